@@ -1,0 +1,8 @@
+"""Specs: one YAML file per feed and one per model, parsed strictly into typed objects."""
+
+from __future__ import annotations
+
+from perennial.specs.durations import Duration
+from perennial.specs.models import FeedSpec, ModelSpec
+
+__all__ = ["Duration", "FeedSpec", "ModelSpec"]
