@@ -3,6 +3,18 @@
 from __future__ import annotations
 
 from perennial.specs.durations import Duration
+from perennial.specs.loader import SpecFailure, SpecSet, digest, load_feed, load_live_specs, load_model, load_specs
 from perennial.specs.models import FeedSpec, ModelSpec
 
-__all__ = ["Duration", "FeedSpec", "ModelSpec"]
+__all__ = [
+    "Duration",
+    "FeedSpec",
+    "ModelSpec",
+    "SpecFailure",
+    "SpecSet",
+    "digest",
+    "load_feed",
+    "load_live_specs",
+    "load_model",
+    "load_specs",
+]

@@ -1,244 +1,485 @@
 """What a feed and a model may say, with the defaults that are safe to ship.
 
-The classes hold values only; reading YAML with file, line and column is ``specs.loader``, and everything that needs
-the rest of the project (does the estimator import, does the SQL run) is ``perennial.check``.
+The classes hold values only; reading YAML with file, line and column is ``specs.loader``, what cannot work is
+``specs.rules``, and everything that needs the rest of the project (does the estimator import, does the SQL run) is
+``perennial.check``.
 """
 
 from __future__ import annotations
 
 import datetime as dt
+import math
+import re
+import zoneinfo
+from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator
+from pydantic import Strict as Exactly
 
-from perennial.specs.durations import Duration
+from perennial.specs.durations import Duration, parse_duration
 
-Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,62}$")]
 Mode = Literal["enabled", "dry_run", "disabled"]
+ColumnType = Literal["string", "integer", "float", "boolean", "timestamp", "date"]
+
+ONE_DAY = dt.timedelta(days=1)
+MANY_LABELLED_DAYS = 112  # from here on a regression judges over eight weeks
+RESERVED_COLUMNS = frozenset({"partition", "digest", "inputs"})  # the lake adds these itself
+
+
+# ------------------------------------------------------------------------------------------------------ kinds of values
+
+
+def _name(value: str) -> str:
+    if not re.fullmatch(r"[a-z][a-z0-9_]{0,62}", value):
+        raise ValueError(
+            f"{value!r} is not a name: lower-case letters, digits and _, a letter first, at most 63 characters"
+        )
+    return value
+
+
+def _text(value: str) -> str:
+    if not value.strip():
+        raise ValueError("this must not be empty")
+    return value
+
+
+def _column(value: str) -> str:
+    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,127}", value):
+        raise ValueError(f"{value!r} is not a column name: letters, digits and _, no digit first")
+    return value
+
+
+def _date(value: Any) -> Any:
+    if isinstance(value, dt.datetime) or not isinstance(value, (dt.date, str)):
+        raise ValueError(f"{value!r} is not a day: write it like 2013-01-31")
+    if isinstance(value, str):
+        if not re.fullmatch(r"\d{4}-\d{2}-\d{2}", value):
+            raise ValueError(f"{value!r} is not a day: write it like 2013-01-31")
+        try:
+            value = dt.date.fromisoformat(value)
+        except ValueError:
+            raise ValueError(f"{value} is not in the calendar") from None
+    if not 1900 <= value.year <= 2200:
+        raise ValueError(f"{value} is not between 1900 and 2200")
+    return value
+
+
+def _timezone(value: str) -> str:
+    try:
+        zoneinfo.ZoneInfo(value)
+    except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
+        raise ValueError(f"{value!r} is not a time zone: write a name such as UTC or America/New_York") from None
+    return value
+
+
+def _beside(*endings: str) -> AfterValidator:
+    """A file in the spec's own folder."""
+
+    def check(value: str) -> str:
+        path = PurePosixPath(value)
+        if path.is_absolute() or ".." in path.parts or not value.strip():
+            raise ValueError(f"{value!r} must be a file in the spec's own folder")
+        if not value.endswith(endings):
+            raise ValueError(f"{value!r} must end with {' or '.join(endings)}")
+        return value
+
+    return AfterValidator(check)
+
+
+def _landing(value: str) -> str:
+    if value.count("{partition}") != 1 or re.search(r"[{}]", value.replace("{partition}", "")):
+        raise ValueError(f'{value!r} must hold {{partition}} exactly once, as in "arrivals/{{partition}}.parquet"')
+    if value.startswith("/") or "://" in value or ".." in PurePosixPath(value).parts:
+        raise ValueError(f"{value!r} must lie below the landing area: no scheme, no leading /, no ..")
+    if not value.endswith((".csv", ".csv.gz", ".parquet")):
+        raise ValueError(f"{value!r} must end with .csv, .csv.gz or .parquet")
+    return value
+
+
+def _word_or_duration(word: str) -> BeforeValidator:
+    def check(value: Any) -> Any:
+        return value if value == word else _duration_or(value, word)
+
+    return BeforeValidator(check, json_schema_input_type=str)
+
+
+def _duration_or(value: Any, word: str) -> dt.timedelta:
+    try:
+        return parse_duration(value)
+    except ValueError:
+        raise ValueError(f"{value!r} is neither {word} nor a duration such as P14D") from None
+
+
+def _single(value: Any) -> Any:
+    if not isinstance(value, (bool, int, float, str)):
+        raise ValueError("write one value, such as 1")
+    return value
+
+
+def _listed(value: Any) -> Any:
+    if isinstance(value, str):
+        raise ValueError(f"write a list: [{value}]")
+    return value
+
+
+Name = Annotated[str, AfterValidator(_name), Field(json_schema_extra={"pattern": "^[a-z][a-z0-9_]{0,62}$"})]
+Text = Annotated[str, AfterValidator(_text), Field(json_schema_extra={"minLength": 1})]
+Column = Annotated[str, AfterValidator(_column)]
+Columns = Annotated[list[Column], BeforeValidator(_listed, json_schema_input_type=list[str])]
+Texts = Annotated[list[Text], BeforeValidator(_listed, json_schema_input_type=list[str])]
+Integer = Annotated[int, Exactly()]
+Number = Annotated[float, Exactly()]
+Date = Annotated[dt.date, BeforeValidator(_date, json_schema_input_type=dt.date)]
+Prefix = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.\-]{0,100}$")]
 
 
 class Strict(BaseModel):
     """Unknown keys are errors, values are not coerced in surprising ways, objects do not change."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
 
 
 # --------------------------------------------------------------------------------------------------------------- feeds
 
 
-ColumnType = Literal["string", "integer", "float", "boolean", "timestamp", "date"]
-
-
 class FilesSource(Strict):
     """Files that an upstream system lands, one per partition."""
 
-    kind: Literal["files", "sql", "derived"] = "files"
-    path: str = Field(description="Path below the landing area, with {partition} for the key. .csv, .csv.gz or .parquet.")
-    late_after: Duration = Field(dt.timedelta(hours=6), description="How long ingestion waits before it says 'missing'.")
+    kind: Literal["files", "sql", "derived"] = Field(default="files", description="Where the data comes from.")
+    path: Annotated[str, AfterValidator(_landing)] = Field(
+        description="Path below the landing area, with {partition} for the key. .csv, .csv.gz or .parquet."
+    )
+    late_after: Duration = Field(default=dt.timedelta(hours=6), description="How long ingestion waits for a late file.")
 
 
 class Contract(Strict):
     """What a partition must be before it is committed."""
 
-    expectations: str = Field("expectations.yaml", description="Great Expectations rules, beside the feed's spec.")
-    max_quarantined: float = Field(0.02, ge=0, le=1, description="Above this share of bad rows the whole partition is refused.")
-    on_missing: Literal["alert", "ignore"] = "alert"
+    expectations: Annotated[str, _beside(".yaml", ".yml")] = Field(
+        default="expectations.yaml", description="Great Expectations rules, beside the feed's spec."
+    )
+    max_quarantined: Number = Field(
+        default=0.02, ge=0, le=1, description="Above this share of bad rows the whole partition is refused."
+    )
+    on_missing: Literal["alert", "ignore"] = Field(
+        default="alert", description="What to do when a partition does not come."
+    )
 
 
 class FeedSpec(Strict):
     """A source of data that lands in partitions."""
 
-    version: Literal[1]
-    name: Name
-    owner: str
-    description: str = ""
-    every: Literal["hour", "day", "week", "month", "year"] = "day"
-    timezone: str = "UTC"
-    start: dt.date
-    end: dt.date | None = Field(None, description="Last partition. DAGs schedule nothing after it.")
-    delay: Duration = Field(dt.timedelta(0), description="A partition is complete this long after its period ends.")
-    known_at: str | None = Field(None, description="Column that says when a row became known (bitemporal cut).")
-    event_time: str | None = Field(None, description="UTC timestamp column; joins inside a partition are cut by it.")
-    source: FilesSource
-    columns: dict[str, ColumnType] = Field(min_length=1, description="Every column and its type. Timestamps are UTC.")
-    key: list[str] = Field(min_length=1)
-    contract: Contract = Contract()
-    retention: Duration = dt.timedelta(days=730)
-    tags: list[str] = []
-    pool: str = "perennial_heavy"
-    retries: int = Field(2, ge=0, le=10)
+    version: Literal[1] = Field(description="Version of the spec language.")
+    name: Name = Field(description="The name of the folder that the spec lies in.")
+    owner: Text = Field(description="Who answers for it, such as a team.")
+    description: str = Field(default="", description="One sentence for people.")
+    every: Literal["hour", "day", "week", "month", "year"] = Field(default="day", description="Length of a partition.")
+    timezone: Annotated[str, AfterValidator(_timezone)] = Field(
+        default="UTC", description="Partitions are local days of this zone; timestamps inside are UTC."
+    )
+    start: Date = Field(description="First partition.")
+    end: Date | None = Field(default=None, description="Last partition. DAGs schedule nothing after it.")
+    delay: Duration = Field(
+        default=dt.timedelta(0), description="A partition is complete this long after its period ends."
+    )
+    known_at: Column | None = Field(
+        default=None, description="Column that says when a row became known (bitemporal cut)."
+    )
+    event_time: Column | None = Field(
+        default=None, description="UTC timestamp column; joins inside a partition are cut by it."
+    )
+    source: FilesSource = Field(description="Where the data comes from.")
+    columns: dict[Column, ColumnType] = Field(
+        min_length=1, description="Every column and its type. Timestamps are UTC."
+    )
+    key: Columns = Field(min_length=1, description="Columns that together name one row.")
+    contract: Contract = Field(default=Contract(), description="What a partition must be before it is committed.")
+    retention: Duration = Field(
+        default=dt.timedelta(days=730), description="How long partitions are kept, counted back from the newest one."
+    )
+    tags: Texts = Field(default=[], description="Tags of the DAGs.")
+    pool: Text = Field(default="perennial_heavy", description="Airflow pool of the heavy steps.")
+    retries: Integer = Field(default=2, ge=0, le=10, description="How often Airflow tries a failed task again.")
+
+    @property
+    def event_column(self) -> str | None:
+        """Column with the time at which a row happens, or None when the feed has none."""
+        return self.event_time
 
 
 # -------------------------------------------------------------------------------------------------------------- models
 
 
 class Task(Strict):
-    type: Literal["binary", "multiclass", "regression"]
-    positive: Any = Field(1, description="The label value that counts as positive (binary).")
+    """What is predicted."""
+
+    type: Literal["binary", "multiclass", "regression"] = Field(description="Kind of prediction.")
+    positive: Annotated[Any, AfterValidator(_single)] = Field(
+        default=1, description="The label value that is the positive class."
+    )
 
 
 class Metric(Strict):
-    name: str = Field(description="A scikit-learn scorer, or module:function(y_true, y_score) -> float.")
-    within: Literal["pooled", "block"] = "pooled"
+    """The one figure that gates, judge and monitor share."""
+
+    name: Text = Field(description="A scikit-learn scorer, or module:function(y_true, y_score) -> float.")
+    within: Literal["pooled", "block"] = Field(
+        default="pooled", description="Over all rows at once, or the mean over blocks."
+    )
 
 
 class Features(Strict):
-    path: str = Field(description="features.sql or features.py, beside the spec.")
-    lookback: Duration = Field(dt.timedelta(days=28), description="How far back the feature query may look.")
+    """How rows get their features."""
+
+    path: Annotated[str, _beside(".sql", ".py")] = Field(description="features.sql or features.py, beside the spec.")
+    lookback: Duration = Field(default=dt.timedelta(days=28), description="How far back the feature query may look.")
 
 
 class Labels(Strict):
-    feed: Name
-    column: str
-    horizon: Duration = dt.timedelta(0)
-    min_coverage: float = Field(0.9, gt=0, le=1, description="A block with fewer labelled rows is left out.")
+    """Where the truth comes from."""
+
+    feed: Name = Field(description="The feed that brings the labels.")
+    column: Column = Field(description="Its column with the truth.")
+    horizon: Duration = Field(
+        default=dt.timedelta(0), description="The outcome's own period; the feed's delay comes on top."
+    )
+    min_coverage: Number = Field(default=0.9, gt=0, le=1, description="A block with fewer labelled rows is left out.")
 
 
 class Estimator(Strict):
-    type: str = Field(description="Importable scikit-learn-compatible class, or pipeline.py:build in the model's folder.")
-    params: dict[str, Any] = {}
+    """What learns."""
+
+    type: Annotated[
+        str, Field(pattern=r"^([A-Za-z_][A-Za-z0-9_]*\.)+[A-Za-z_][A-Za-z0-9_]*$|^pipeline\.py:[A-Za-z_][A-Za-z0-9_]*$")
+    ] = Field(description="Importable scikit-learn-compatible class, or pipeline.py:build in the model's folder.")
+    params: dict[str, Any] = Field(default={}, description="Arguments of its constructor.")
 
 
 class Search(Strict):
-    trials: int = Field(0, ge=0, le=10_000)
-    space: dict[str, dict[str, Any]] = Field({}, description="{param: {int|float: [low, high], log: bool} | {choice: [...]}}")
+    """A search for better parameters, by Optuna, on inner time splits only."""
+
+    trials: Integer = Field(default=0, ge=0, le=10_000, description="Number of trials; 0 is no search.")
+    space: dict[str, dict[str, Any]] = Field(
+        default={}, description="{param: {int|float: [low, high], log: true} | {choice: [...]}}"
+    )
 
 
 class Training(Strict):
-    schedule: str | None = Field(None, description="Cron, in the entity feed's time zone.")
-    start: dt.date | None = None
-    window: Literal["expanding"] | Duration = "expanding"
-    holdout: Duration | None = Field(None, description="Default: P14D; regression P56D once 112 labelled days exist.")
-    gap: Literal["auto"] | Duration = "auto"
-    max_missing: float = Field(0.05, ge=0, lt=1)
-    seed: int = 7
-    weight: str | None = None
+    """When and on what a model trains."""
+
+    schedule: Text | None = Field(default=None, description="Cron, in the entity feed's time zone.")
+    start: Date | None = Field(
+        default=None, description="First partition to train on; default: the entity feed's start."
+    )
+    window: Annotated[Literal["expanding"] | Duration, _word_or_duration("expanding")] = Field(
+        default="expanding", description="All history, or the last so many days, such as P90D."
+    )
+    holdout: Duration | None = Field(
+        default=None, description="Default: P14D; regression P56D once 112 labelled days exist."
+    )
+    gap: Annotated[Literal["auto"] | Duration, _word_or_duration("auto")] = Field(
+        default="auto",
+        description="Days between training and holdout; auto: the label horizon and delay, in whole days.",
+    )
+    max_missing: Number = Field(
+        default=0.05, ge=0, lt=1, description="Largest share of missing partitions to train over."
+    )
+    seed: Integer = Field(default=7, ge=0, lt=2**32, description="Seed of everything random.")
+    weight: str | None = Field(default=None, description="Not available yet.")
 
 
 class Compute(Strict):
-    backend: Literal["local", "docker", "ecs", "kubernetes"] = "local"
-    image: str | None = None
-    cpus: int = Field(1, ge=1)
-    memory: str = "4g"
-    timeout: Duration = dt.timedelta(hours=2)
-    queue: str | None = None
+    """Where and with how much a model trains."""
+
+    backend: Literal["local", "docker", "ecs", "kubernetes"] = Field(default="local", description="Where the fit runs.")
+    image: str | None = Field(default=None, description="Container image, for backends that have one.")
+    cpus: Integer = Field(default=1, ge=1, le=1024, description="Threads that a fit may use.")
+    memory: Annotated[str, Field(pattern=r"^[1-9][0-9]*[mg]$")] = Field(default="4g", description="Such as 512m or 4g.")
+    timeout: Duration = Field(default=dt.timedelta(hours=2), description="A fit that takes longer is stopped.")
+    queue: str | None = Field(default=None, description="Airflow queue of the fit.")
 
 
 class FloorGate(Strict):
-    mode: Mode = "enabled"
-    minimum: dict[str, float] = Field({}, description="metric: minimum (or maximum, when lower is better)")
+    """Absolute minimum for some metrics: a sanity check, not a proof."""
+
+    mode: Mode = Field(default="enabled", description="dry_run: judged and recorded, without effect.")
+    minimum: dict[str, Number] = Field(default={}, description="metric: minimum (or maximum, when lower is better)")
 
 
 class BaselineGate(Strict):
-    mode: Mode = "enabled"
-    by: list[str] = Field([], description="Segments whose training rate (or mean) is the baseline; empty: the overall one.")
-    min_gain: float | None = None
-    confidence: float = Field(0.9, gt=0.5, lt=1)
+    """Better than a simple rule?"""
+
+    mode: Mode = Field(default="enabled", description="dry_run: judged and recorded, without effect.")
+    by: Columns = Field(
+        default=[], description="Segments whose training rate (or mean) is the baseline; empty: the overall one."
+    )
+    min_gain: Number | None = Field(default=None, description="Default 0.")
+    confidence: Number = Field(default=0.9, gt=0.5, lt=1, description="One-sided.")
 
 
 class ChampionGate(Strict):
-    mode: Mode = "enabled"
-    min_gain: float | None = Field(None, description="Default 0, regression 0.01 (relative).")
-    confidence: float = Field(0.9, gt=0.5, lt=1)
-    block: str = Field("partition", description="partition, row, or a cluster column.")
+    """Better than what serves now?"""
+
+    mode: Mode = Field(default="enabled", description="dry_run: judged and recorded, without effect.")
+    min_gain: Number | None = Field(default=None, description="Default 0, regression 0.01 (relative).")
+    confidence: Number = Field(default=0.9, gt=0.5, lt=1, description="One-sided.")
+    block: Text = Field(default="partition", description="partition, row, or a cluster column.")
 
 
 class Gates(Strict):
-    floor: FloorGate = FloorGate()
-    baseline: BaselineGate = BaselineGate()
-    champion: ChampionGate = ChampionGate()
+    """What a candidate must pass before it becomes a version."""
+
+    floor: FloorGate = Field(default=FloorGate(), description="Absolute minimum; metrics may stand directly below it.")
+    baseline: BaselineGate = Field(default=BaselineGate(), description="Better than a simple rule?")
+    champion: ChampionGate = Field(default=ChampionGate(), description="Better than what serves now?")
+
+    @field_validator("floor", mode="before", json_schema_input_type=FloorGate | dict[str, float | Mode])
+    @classmethod
+    def _short_floor(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        minimum = {k: v for k, v in value.items() if k not in ("mode", "minimum")}
+        kept = {k: v for k, v in value.items() if k in ("mode", "minimum")}
+        if minimum and isinstance(kept.get("minimum", {}), dict):
+            kept["minimum"] = {**kept.get("minimum", {}), **minimum}
+        return kept
 
 
 class Rollout(Strict):
-    strategy: Literal["immediate", "shadow", "canary", "ab", "blue_green"] = "immediate"
+    """How a new version meets production."""
+
+    strategy: Literal["immediate", "shadow", "canary", "ab", "blue_green"] = Field(
+        default="immediate", description="How."
+    )
 
 
 class At(Strict):
-    at: Duration
+    """A time after the period's end."""
+
+    at: Duration = Field(description="So long after the period ends, such as PT7H.")
+
+
+def _on(value: Any) -> Any:
+    if value == "data" or isinstance(value, (dict, At)):
+        return value
+    raise ValueError(f"{value!r} is not a way to start scoring: write data")
 
 
 class Scoring(Strict):
-    on: Literal["data"] | At = "data"
-    wait: Duration = dt.timedelta(hours=6)
-    shards: int = Field(1, ge=1, le=64)
-    threshold: float | None = Field(None, description="Decision threshold; default: the training base rate.")
+    """When and how rows are scored."""
+
+    on: Annotated[Literal["data"] | At, BeforeValidator(_on, json_schema_input_type=Literal["data"] | At)] = Field(
+        default="data", description="data: as soon as the inputs of a partition are there."
+    )
+    wait: Duration = Field(default=dt.timedelta(hours=6), description="How long to wait for a late input.")
+    shards: Integer = Field(default=1, ge=1, le=64, description="Number of parallel parts.")
+    threshold: Number | None = Field(
+        default=None, description="Decision threshold (binary); default: the training base rate."
+    )
 
 
 class Drift(Strict):
-    mode: Mode = "enabled"
-    window: Duration = dt.timedelta(days=7)
-    share: float = Field(0.3, gt=0, lt=1)
-    false_asks_per_year: float = Field(1.0, gt=0, le=12)
+    """Do inputs look different from the training window?"""
+
+    mode: Mode = Field(default="enabled", description="dry_run: judged and recorded, without effect.")
+    window: Duration = Field(default=dt.timedelta(days=7), description="Length of the disjoint windows.")
+    share: Number = Field(default=0.3, gt=0, lt=1, description="Share of columns that must drift.")
+    false_asks_per_year: Number = Field(default=1.0, gt=0, le=12, description="What the thresholds are calibrated to.")
 
 
 class Performance(Strict):
-    mode: Mode = "enabled"
-    window: Duration = dt.timedelta(days=14)
-    max_drop: float = Field(0.05, ge=0)
+    """Did the metric fall against the holdout?"""
+
+    mode: Mode = Field(default="enabled", description="dry_run: judged and recorded, without effect.")
+    window: Duration = Field(default=dt.timedelta(days=14), description="Length of the disjoint windows.")
+    max_drop: Number = Field(default=0.05, ge=0, description="Smallest drop that matters.")
 
 
 class Rule(Strict):
-    k: int = Field(2, ge=1)
-    n: int = Field(3, ge=1)
+    """k of the last n windows."""
+
+    k: Integer = Field(default=2, ge=1, le=52, description="So many windows must speak ...")
+    n: Integer = Field(default=3, ge=1, le=52, description="... of the last so many.")
 
 
 class Monitoring(Strict):
-    drift: Drift = Drift()
-    performance: Performance = Performance()
-    rule: Rule = Rule()
+    """What is watched after scoring."""
+
+    drift: Drift = Field(default=Drift(), description="Do inputs look different from the training window?")
+    performance: Performance = Field(default=Performance(), description="Did the metric fall against the holdout?")
+    rule: Rule = Field(default=Rule(), description="k of the last n windows.")
 
 
 class Retraining(Strict):
-    on: list[Literal["drift", "performance"]] = ["drift", "performance"]
-    cooldown: Duration = dt.timedelta(days=7)
-    max_per_month: int = Field(4, ge=0)
-    min_new_labels: int = Field(1000, ge=0)
+    """When monitoring may start a training."""
+
+    on: Annotated[list[Literal["drift", "performance"]], BeforeValidator(_listed, json_schema_input_type=list[str])] = (
+        Field(default=["drift", "performance"], description="What may ask.")
+    )
+    cooldown: Duration = Field(default=dt.timedelta(days=7), description="Least time between two trainings.")
+    max_per_month: Integer = Field(default=4, ge=0, le=1000, description="Budget of trainings.")
+    min_new_labels: Integer = Field(default=1000, ge=0, description="Fewer new labelled rows than this: no training.")
 
 
 class ModelSpec(Strict):
     """A named prediction task. The smallest is ten lines; everything else has a default."""
 
-    version: Literal[1]
-    name: Name
-    owner: str
-    description: str = ""
-    task: Task
-    metric: Metric
+    version: Literal[1] = Field(description="Version of the spec language.")
+    name: Name = Field(description="The name of the folder that the spec lies in.")
+    owner: Text = Field(description="Who answers for it, such as a team.")
+    description: str = Field(default="", description="One sentence for people.")
+    task: Task = Field(description="What is predicted: binary or regression.")
+    metric: Metric = Field(description="The one figure that gates, judge and monitor share, such as roc_auc.")
     entity: Name = Field(description="The feed whose rows are scored, and whose partitions drive the model.")
-    features: Features
-    labels: Labels
-    estimator: Estimator
-    search: Search = Search()
-    training: Training = Training()
-    compute: Compute = Compute()
-    gates: Gates = Gates()
-    rollout: Rollout = Rollout()
-    scoring: Scoring = Scoring()
-    monitoring: Monitoring = Monitoring()
-    retraining: Retraining = Retraining()
-    tags: list[str] = []
-    dag_prefix: str = ""
-    pool: str = "perennial_heavy"
-    queue: str | None = None
-    retries: int = Field(2, ge=0, le=10)
+    features: Features = Field(description="features.sql or features.py, beside the spec.")
+    labels: Labels = Field(description="Where the truth comes from.")
+    estimator: Estimator = Field(description="What learns.")
+    search: Search = Field(default=Search(), description="A search for better parameters.")
+    training: Training = Field(default=Training(), description="When and on what a model trains.")
+    compute: Compute = Field(default=Compute(), description="Where and with how much a model trains.")
+    gates: Gates = Field(default=Gates(), description="What a candidate must pass before it becomes a version.")
+    rollout: Rollout = Field(default=Rollout(), description="How a new version meets production.")
+    scoring: Scoring = Field(default=Scoring(), description="When and how rows are scored.")
+    monitoring: Monitoring = Field(default=Monitoring(), description="What is watched after scoring.")
+    retraining: Retraining = Field(default=Retraining(), description="When monitoring may start a training.")
+    tags: Texts = Field(default=[], description="Tags of the DAGs.")
+    dag_prefix: Prefix = Field(default="", description="Put before the names of the DAGs.")
+    pool: Text = Field(default="perennial_heavy", description="Airflow pool of the heavy steps.")
+    queue: str | None = Field(default=None, description="Airflow queue of the tasks.")
+    retries: Integer = Field(default=2, ge=0, le=10, description="How often Airflow tries a failed task again.")
 
-    @field_validator("task", mode="before")
+    @field_validator("task", mode="before", json_schema_input_type=Task | str)
     @classmethod
     def _short_task(cls, value: Any) -> Any:
         return {"type": value} if isinstance(value, str) else value
 
-    @field_validator("metric", mode="before")
+    @field_validator("metric", mode="before", json_schema_input_type=Metric | str)
     @classmethod
     def _short_metric(cls, value: Any) -> Any:
         return {"name": value} if isinstance(value, str) else value
 
-    @field_validator("features", mode="before")
+    @field_validator("features", mode="before", json_schema_input_type=Features | str)
     @classmethod
     def _short_features(cls, value: Any) -> Any:
         return {"path": value} if isinstance(value, str) else value
 
-    @model_validator(mode="after")
-    def _rule(self) -> ModelSpec:
-        if self.monitoring.rule.k > self.monitoring.rule.n:
-            raise ValueError("monitoring.rule: k must not be larger than n")
-        return self
+    def holdout_for(self, labelled_days: int) -> dt.timedelta:
+        """Length of the holdout, given how many labelled days there are."""
+        if self.training.holdout is not None:
+            return self.training.holdout
+        many = self.task.type == "regression" and labelled_days >= MANY_LABELLED_DAYS
+        return dt.timedelta(days=56 if many else 14)
+
+    def gap_for(self, label_feed: FeedSpec) -> dt.timedelta:
+        """Days between training and holdout, so that no training label was unknown when the holdout began."""
+        if self.training.gap != "auto":
+            return self.training.gap
+        return dt.timedelta(days=math.ceil((self.labels.horizon + label_feed.delay) / ONE_DAY))
+
+    def min_gain(self, gate: Literal["champion", "baseline"]) -> float:
+        """Smallest gain that the gate asks for (relative for a regression)."""
+        said = self.gates.champion.min_gain if gate == "champion" else self.gates.baseline.min_gain
+        if said is not None:
+            return said
+        return 0.01 if gate == "champion" and self.task.type == "regression" else 0.0

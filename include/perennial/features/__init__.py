@@ -1,0 +1,1 @@
+"""Features: built once per partition, by one definition, never from the future."""

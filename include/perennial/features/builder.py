@@ -1,0 +1,246 @@
+"""Builds feature partitions, keeps them in the lake, and knows which are still true.
+
+A feature partition is fresh when it was built by this definition (the table is named after it) from these inputs (the
+``inputs`` label: a digest over the content digests of every input partition that it could see). Training and scoring
+call :meth:`FeatureBuilder.ensure` and read the same rows.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from perennial.errors import DataError, NotReadyError
+from perennial.features.definition import Definition
+from perennial.features.engine import Engine
+from perennial.lake.content import combined_digest
+from perennial.lake.homes import feature_table, feed_table
+from perennial.lake.table import PARTITION, Fence, PartitionInfo, no_fence
+from perennial.specs import FeedSpec
+from perennial.specs.partitions import keys_between, last_key_known, parse_key, period
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+#: Partitions that are built from one load of their inputs: bounds memory, and is one commit.
+CHUNK = 64
+
+
+@dataclass(frozen=True)
+class Built:
+    """What :meth:`FeatureBuilder.ensure` did."""
+
+    built: tuple[str, ...]
+    reused: tuple[str, ...]
+    digests: Mapping[str, str]  # content digest of each partition asked for
+    inputs: Mapping[str, Mapping[str, str]]  # per partition: "feed/key" -> content digest, or "missing"
+
+
+class FeatureBuilder:
+    """Feature partitions of one model under one definition.
+
+    :param model: the model's name.
+    :param definition: the present one, or the one that travels with a version.
+    :param feeds: specs of at least the feeds that the definition reads.
+    """
+
+    def __init__(self, model: str, definition: Definition, feeds: Mapping[str, FeedSpec]) -> None:
+        definition.check_feeds(feeds)
+        self.definition = definition
+        self.feeds = {n: feeds[n] for n in definition.feeds}
+        self.entity = feeds[definition.entity]
+        self.table = feature_table(model, definition.digest, list(definition.key))
+        self._cache: dict[str, dict[str, PartitionInfo]] = {}
+
+    # ------------------------------------------------------------------------------------------------- what is visible
+
+    def visible(self, feed: str, key: str) -> tuple[str, str] | None:
+        """First and last partition of ``feed`` that the features of ``key`` may read; ``None``: none at all.
+
+        The last is the newest that had landed by the end of ``key``: end(P) + delay <= end(key).
+        """
+        spec = self.feeds[feed]
+        _, end = period(self.entity, key)
+        last = last_key_known(spec, end)
+        first = parse_key(self.entity, key) - dt.timedelta(days=self.definition.lookback_days)
+        first = max(first, spec.start)
+        if last is None or parse_key(spec, last) < first:
+            return None
+        return first.isoformat(), last
+
+    def missing(self, key: str) -> list[str]:
+        """Declared inputs of ``key`` that are not in the lake: the newest partition of each feed, as ``feed key``."""
+        found = []
+        for feed in self.feeds:
+            seen = self.visible(feed, key)
+            if seen is not None and seen[1] not in self._landed(feed):
+                found.append(f"{feed} {seen[1]}")
+        return found
+
+    def ready(self, keys: Iterable[str]) -> list[str]:
+        """Those of ``keys`` whose declared inputs are all there."""
+        return [k for k in keys if not self.missing(k)]
+
+    def inputs(self, key: str) -> dict[str, str]:
+        """Content digest of every input partition of ``key`` (``missing`` where there is none)."""
+        found: dict[str, str] = {}
+        for feed, spec in self.feeds.items():
+            seen = self.visible(feed, key)
+            landed = self._landed(feed)
+            for k in keys_between(spec, *seen) if seen else ():
+                found[f"{feed}/{k}"] = landed[k].digest if k in landed else "missing"
+        return found
+
+    def _landed(self, feed: str) -> dict[str, PartitionInfo]:
+        if feed not in self._cache:
+            self._cache[feed] = feed_table(self.feeds[feed]).partitions()
+        return self._cache[feed]
+
+    # --------------------------------------------------------------------------------------------------------- building
+
+    def ensure(
+        self,
+        keys: Sequence[str],
+        *,
+        fence: Fence = no_fence,
+        progress: Callable[[int, int], None] = lambda done, total: None,
+    ) -> Built:
+        """Make the feature partitions of ``keys`` exist and be true; build only those that are not.
+
+        :raises NotReadyError: when a declared input has not landed.
+        :raises DataError: when the definition fails, drops or doubles rows, or looks into the future.
+        """
+        self._cache = {}
+        for key in keys:
+            gaps = self.missing(key)
+            if gaps:
+                raise NotReadyError(f"features of {key} wait for {', '.join(gaps)}")
+        inputs = {k: self.inputs(k) for k in keys}
+        label = {k: combined_digest(list(v.items())) for k, v in inputs.items()}
+        there = self.table.partitions()
+        todo = sorted(k for k in keys if k not in there or there[k].labels["inputs"] != label[k])
+        digests = {k: there[k].digest for k in keys if k in there}
+        audited = bool(there)
+        for start in range(0, len(todo), CHUNK):
+            chunk = todo[start : start + CHUNK]
+            rows = self._compute(chunk, audit=not audited)
+            audited = True
+            metadata = {"perennial.definition": self.definition.digest}
+            written = self.table.replace(
+                rows, labels={k: {"inputs": label[k]} for k in chunk}, metadata=metadata, fence=fence
+            )
+            digests |= written
+            progress(start + len(chunk), len(todo))
+        built = tuple(todo)
+        return Built(built, tuple(k for k in keys if k not in set(built)), digests, inputs)
+
+    def _compute(self, keys: Sequence[str], *, audit: bool) -> dict[str, pa.Table]:
+        with Engine(self.definition, self.feeds) as engine:
+            for feed, spec in self.feeds.items():
+                ranges = [r for r in (self.visible(feed, k) for k in keys) if r]
+                if not ranges:
+                    continue
+                wanted = keys_between(spec, min(r[0] for r in ranges), max(r[1] for r in ranges))
+                rows = feed_table(spec).read(wanted, columns=[*spec.columns, PARTITION])
+                if rows is not None:
+                    engine.load(feed, rows)
+            result = {k: self._one(engine, k) for k in keys}
+            if audit:
+                for k in {keys[0], keys[-1]}:
+                    self._audit(engine, k, result[k])
+        return result
+
+    def _one(self, engine: Engine, key: str, event_until: dt.datetime | None = None) -> pa.Table:
+        day = parse_key(self.entity, key)
+        _, end = period(self.entity, key)
+        for feed in self.feeds:
+            seen = self.visible(feed, key) or ("0001-01-02", "0001-01-01")  # nothing
+            first, last = (dt.date.fromisoformat(s) for s in seen)
+            engine.cut(feed, first, last, known_by=end, event_until=event_until)
+        return _typed(engine.run(day), self.definition, key, engine.entity_rows(day), event_until)
+
+    def _audit(self, engine: Engine, key: str, rows: pa.Table) -> None:
+        """Hide everything after the middle of the partition, and see that no earlier row's features change.
+
+        Views over whole partitions keep later days out by construction; inside the day a query must join as of the
+        event time, and this shows whether it does. Runs when a definition is used for the first time.
+        """
+        import pyarrow.compute as pc
+
+        event = self.definition.event
+        if event is None or rows.num_rows < 2:
+            return
+        times = sorted(rows.column(event).to_pylist())
+        middle = times[len(times) // 2]
+        alone = self._one(engine, key, event_until=middle)
+        order = [(k, "ascending") for k in self.definition.key]
+        before = rows.filter(pc.less_equal(rows.column(event), middle)).sort_by(order)
+        alone = alone.sort_by(order)
+        for name in before.column_names:
+            old, new = before.column(name).to_pylist(), alone.column(name).to_pylist()
+            for i, (a, b) in enumerate(zip(old, new, strict=True)):
+                if not _same(a, b):
+                    who = {k: before.column(k)[i].as_py() for k in self.definition.key}
+                    raise DataError(
+                        f"{self.definition.name} sees the future: in partition {key}, {name} of {who} is {a!r}, but "
+                        f"{b!r} when rows after {middle.isoformat()} are hidden; join on event time <= the row's own"
+                    )
+
+
+def _same(a: object, b: object) -> bool:
+    if isinstance(a, float) and isinstance(b, float):
+        return a == b or (a != a and b != b) or abs(a - b) <= 1e-9 * max(abs(a), abs(b))
+    return a == b
+
+
+def _typed(
+    rows: pa.Table, definition: Definition, key: str, entity: pa.Table, event_until: dt.datetime | None = None
+) -> pa.Table:
+    """Check a result against the entity's rows, and cast it: numbers to float64, everything else to string.
+
+    MLflow signatures and most estimators are strict about integer widths and nulls in integers; float64 and string
+    have none of those troubles.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    name, ids = definition.name, list(definition.key)
+    for column in (*ids, *([definition.event] if definition.event else [])):
+        if column not in rows.column_names:
+            raise DataError(f"{name} returned no column {column!r} for partition {key}")
+    if event_until is not None and definition.event:
+        entity = entity.filter(pc.less_equal(entity.column(definition.event), event_until))
+    keys = rows.select(ids)
+    if keys.group_by(ids).aggregate([]).num_rows != rows.num_rows:
+        raise DataError(f"{name} returned a key twice for partition {key}: a join multiplies rows; make it one to one")
+    extra = keys.join(entity.select(ids), keys=ids, join_type="left anti").num_rows
+    if extra:
+        raise DataError(
+            f"{name} returned {extra} rows that are not {definition.entity} of partition {key}: "
+            "add WHERE partition = $partition"
+        )
+    lost = entity.num_rows - rows.num_rows
+    if lost:
+        raise DataError(
+            f"{name} dropped {lost} of the {entity.num_rows} {definition.entity} of partition {key}: use LEFT JOIN"
+        )
+    arrays, fields = [], []
+    for field in rows.schema:
+        column, kind = rows.column(field.name).combine_chunks(), field.type
+        if field.name == definition.event:
+            target: pa.DataType = pa.timestamp("us", tz="UTC")
+        elif field.name in ids:
+            target = kind if not pa.types.is_dictionary(kind) else pa.string()
+        elif pa.types.is_decimal(kind) or pa.types.is_integer(kind) or pa.types.is_floating(kind):
+            target = pa.float64()
+        elif pa.types.is_boolean(kind):
+            column, target = column.cast(pa.int8()), pa.float64()
+        elif pa.types.is_temporal(kind):
+            raise DataError(f"{name} returns {field.name!r} as {kind}: turn times into numbers, such as an hour or an age")
+        else:
+            target = pa.string()
+        arrays.append(column.cast(target))
+        fields.append(pa.field(field.name, target))
+    return pa.table(arrays, schema=pa.schema(fields))

@@ -1,0 +1,249 @@
+"""The steps of an ingestion run: judge, then commit, set rows aside, or refuse whole partitions.
+
+A run may carry one key or a whole history. Judging reads each file once and stages the accepted rows, so what is
+committed is what was judged, even if the file changes in between.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from perennial.contracts.expectations import Judgement, judge, load_rules
+from perennial.errors import DataError, NotReadyError
+from perennial.lake.homes import feed_table, quarantine_table
+from perennial.lake.landing import landing_uri, raw_bytes, read_landed
+from perennial.lake.table import Fence, no_fence
+from perennial.ledger import Entry, Ledger
+from perennial.pages import page, section, table
+from perennial.runs import Actor, RunState
+from perennial.specs import FeedSpec
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+#: Partitions judged in one Great Expectations run; bounds memory.
+CHUNK = 64
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What becomes of one partition.
+
+    :param verdict: ``commit``, ``quarantine_rows``, ``quarantine_batch`` or ``missing``.
+    :param rows: rows in the file; ``bad``: how many of them are set aside.
+    """
+
+    key: str
+    verdict: str
+    rows: int
+    bad: int
+    reasons: tuple[str, ...]
+    sha256: str | None
+
+    @classmethod
+    def from_dict(cls, value: dict[str, Any]) -> Verdict:
+        return cls(**{**value, "reasons": tuple(value["reasons"])})
+
+
+def judge_partitions(
+    feed: FeedSpec,
+    folder: Path,
+    keys: Sequence[str],
+    state: RunState,
+    *,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> tuple[list[Verdict], str]:
+    """Read and judge the files of ``keys``, and stage the rows that are good.
+
+    :returns: one verdict per key, and where the report page is.
+    """
+    rules = load_rules(feed, folder)
+    verdicts: list[Verdict] = []
+    judgements: list[Judgement] = []
+    for start in range(0, len(keys), CHUNK):
+        chunk = keys[start : start + CHUNK]
+        tables: dict[str, pa.Table] = {}
+        shas: dict[str, str] = {}
+        for key in chunk:
+            try:
+                landed = read_landed(feed, folder, key)
+            except NotReadyError as e:
+                verdicts.append(Verdict(key, "missing", 0, 0, (str(e),), None))
+            except DataError as e:
+                verdicts.append(Verdict(key, "quarantine_batch", 0, 0, (str(e),), None))
+            else:
+                tables[key], shas[key] = landed.table, landed.sha256
+        for found in judge(feed, rules, {k: t.to_pandas() for k, t in tables.items()}):
+            judgements.append(found)
+            verdict = Verdict(
+                found.key, found.verdict, found.rows, len(found.bad_rows), found.reasons, shas[found.key]
+            )
+            verdicts.append(verdict)
+            _stage(feed, state, found, tables[found.key])
+        progress(min(start + CHUNK, len(keys)), len(keys))
+    verdicts.sort(key=lambda v: v.key)
+    state.write("verdicts", [asdict(v) for v in verdicts])
+    report = state.report("validation.html", _report(feed, verdicts, judgements))
+    return verdicts, report
+
+
+def _stage(feed: FeedSpec, state: RunState, found: Judgement, rows: pa.Table) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet
+
+    if found.verdict == "quarantine_batch":
+        return
+    good = pa.array([i not in found.bad_rows for i in range(rows.num_rows)], pa.bool_())
+    _put(state, f"staged/{found.key}.parquet", rows.filter(good))
+    if found.bad_rows:
+        order = sorted(found.bad_rows)
+        records = rows.take(order).to_pylist()
+        _put(
+            state,
+            f"staged/{found.key}.bad.parquet",
+            _refused(feed, [(i, found.bad_rows[i], r) for i, r in zip(order, records, strict=True)]),
+        )
+
+
+def _refused(feed: FeedSpec, rows: Sequence[tuple[int, str, dict[str, Any]]]) -> pa.Table:
+    import pyarrow as pa
+
+    return pa.table(
+        {
+            "feed": pa.array([feed.name] * len(rows), pa.string()),
+            "row": pa.array([i for i, _, _ in rows], pa.int64()),
+            "reason": pa.array([reason for _, reason, _ in rows], pa.string()),
+            "record": pa.array([json.dumps(r, default=str, sort_keys=True) for _, _, r in rows], pa.string()),
+        }
+    )
+
+
+def _put(state: RunState, name: str, rows: pa.Table) -> None:
+    import pyarrow.parquet
+
+    sink = io.BytesIO()
+    pyarrow.parquet.write_table(rows, sink)
+    state.store.put(state.key(name), sink.getvalue())
+
+
+def _staged(state: RunState, name: str) -> pa.Table:
+    import pyarrow.parquet
+
+    try:
+        return pyarrow.parquet.read_table(io.BytesIO(state.store.get(state.key(name))))
+    except KeyError:
+        raise DataError(f"{state.key(name)} is not there: clear this run from its validation task") from None
+
+
+def read_verdicts(state: RunState) -> list[Verdict]:
+    """The verdicts that :func:`judge_partitions` stored for this run."""
+    return [Verdict.from_dict(v) for v in state.read("verdicts")]
+
+
+def commit(
+    feed: FeedSpec, state: RunState, kinds: Sequence[str], ledger: Ledger, *, as_of: str, fence: Fence = no_fence
+) -> dict[str, str]:
+    """Publish the staged rows of every partition whose verdict is one of ``kinds``, in one commit.
+
+    Rows set aside go to the quarantine in the same step; a partition that is clean now empties its old quarantine.
+
+    :param kinds: ``commit`` and/or ``quarantine_rows``.
+    :returns: content digest per committed key.
+    """
+    mine = [v for v in read_verdicts(state) if v.verdict in kinds]
+    if not mine:
+        return {}
+    refused = {
+        f"{feed.name}T{v.key}": _staged(state, f"staged/{v.key}.bad.parquet") if v.bad else _refused(feed, [])
+        for v in mine
+    }
+    quarantine_table().replace(refused, fence=fence)
+    rows = {v.key: _staged(state, f"staged/{v.key}.parquet") for v in mine}
+    digests = feed_table(feed).replace(rows, metadata={"perennial.run": state.actor.run_id}, fence=fence)
+    for v in mine:
+        if v.verdict == "quarantine_rows":
+            _record(ledger, feed, state.actor, v, as_of, {"content": digests[v.key]}, fence)
+    clean = [v for v in mine if v.verdict == "commit"]
+    if clean:
+        figures = {"partitions": len(clean), "rows": sum(v.rows for v in clean), "keys": _span([v.key for v in clean])}
+        ledger.append(
+            Entry(
+                id=state.actor.entry_id("ingestion", "commit"),
+                event="ingestion",
+                subject=feed.name,
+                verdict="commit",
+                reason=f"{len(clean)} partition{'s' * (len(clean) > 1)} passed every critical rule",
+                as_of=as_of,
+                partition=clean[0].key if len(clean) == 1 else None,
+                figures=figures,
+                actor=state.actor.to_dict(),
+            ),
+            fence=fence,
+        )
+    return digests
+
+
+def quarantine_partitions(
+    feed: FeedSpec, state: RunState, ledger: Ledger, *, as_of: str, fence: Fence = no_fence
+) -> list[Verdict]:
+    """Refuse whole partitions: keep a copy of the file as it came, and say why. Nothing is committed for them.
+
+    Rows of an earlier, good delivery of the same partition stay as they are.
+    """
+    mine = [v for v in read_verdicts(state) if v.verdict in ("quarantine_batch", "missing")]
+    for v in mine:
+        if v.verdict == "quarantine_batch":
+            data = raw_bytes(feed, v.key)
+            suffix = landing_uri(feed, v.key).rsplit("/", 1)[-1]
+            state.store.put(f"quarantine/{feed.name}/{v.key}/{suffix}", data)
+            reason = "; ".join(v.reasons)
+            note = {"uri": landing_uri(feed, v.key), "rows": v.rows}
+            quarantine_table().replace({f"{feed.name}T{v.key}": _refused(feed, [(-1, reason, note)])}, fence=fence)
+        _record(ledger, feed, state.actor, v, as_of, {}, fence)
+    return mine
+
+
+def _record(
+    ledger: Ledger, feed: FeedSpec, actor: Actor, v: Verdict, as_of: str, digests: dict[str, str], fence: Fence
+) -> None:
+    if v.sha256:
+        digests = {**digests, "file": v.sha256}
+    ledger.append(
+        Entry(
+            id=actor.entry_id("ingestion", v.key),
+            event="ingestion",
+            subject=feed.name,
+            verdict=v.verdict,
+            reason="; ".join(v.reasons),
+            as_of=as_of,
+            partition=v.key,
+            figures={"rows": v.rows, "bad_rows": v.bad},
+            actor=actor.to_dict(),
+            digests=digests,
+        ),
+        fence=fence,
+    )
+
+
+def _span(keys: Sequence[str]) -> list[str]:
+    return [min(keys), max(keys)]
+
+
+def _report(feed: FeedSpec, verdicts: Sequence[Verdict], judgements: Sequence[Judgement]) -> bytes:
+    counts = {name: sum(v.verdict == name for v in verdicts) for name in sorted({v.verdict for v in verdicts})}
+    lead = ", ".join(f"{n} {name.replace('_', ' ')}" for name, n in counts.items())
+    rows = [(v.key, v.verdict, v.rows, v.bad, "; ".join(v.reasons)) for v in verdicts]
+    parts = [section("Partitions", table(("partition", "verdict", "rows", "set aside", "why"), rows, state=1))]
+    shown = [j for j in judgements if j.verdict != "commit"] or judgements[:1]
+    for j in shown[:10]:
+        checks = [
+            (c.rule, c.severity, "pass" if c.passed else ("warning" if c.severity != "critical" else "fail"), c.detail)
+            for c in j.checks
+        ]
+        parts.append(section(f"Rules on {j.key}", table(("rule", "severity", "verdict", "observed"), checks, state=2)))
+    return page(f"Validation of {feed.name}", lead or "no partition", *parts)

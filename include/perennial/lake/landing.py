@@ -1,0 +1,155 @@
+"""Reads what an upstream system landed, exactly as the feed's spec declares it, or says in one sentence why not."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import io
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from perennial.errors import DataError, NotReadyError
+from perennial.settings import settings
+from perennial.specs import FeedSpec
+from perennial.storage import join, open_store
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+@dataclass(frozen=True)
+class Landed:
+    """One file of a feed, as read.
+
+    :param table: the declared columns with the declared types, in the file's row order.
+    :param notes: things worth saying that refuse nothing, such as undeclared columns.
+    """
+
+    uri: str
+    sha256: str
+    table: pa.Table
+    notes: tuple[str, ...]
+
+
+def landing_path(feed: FeedSpec, key: str) -> str:
+    """Path of a partition's file below the landing area."""
+    return feed.source.path.format(partition=key)
+
+
+def landing_uri(feed: FeedSpec, key: str) -> str:
+    """Where a partition's file is expected."""
+    return join(settings().landing, landing_path(feed, key))
+
+
+def has_landed(feed: FeedSpec, key: str) -> bool:
+    """Whether the file of a partition is there (upstream renames it into place when it is whole)."""
+    return open_store(settings().landing).exists(landing_path(feed, key))
+
+
+def raw_bytes(feed: FeedSpec, key: str) -> bytes:
+    """The file as it came.
+
+    :raises NotReadyError: when it has not landed.
+    """
+    try:
+        return open_store(settings().landing).get(landing_path(feed, key))
+    except KeyError:
+        raise NotReadyError(f"{feed.name} {key} has not landed: {landing_uri(feed, key)} is not there") from None
+
+
+def read_landed(feed: FeedSpec, folder: Path, key: str) -> Landed:
+    """Read one partition's file.
+
+    :param folder: the feed's folder (for ``prepare.py``).
+    :raises NotReadyError: when it has not landed.
+    :raises DataError: when it cannot be read as declared; the sentence names the column.
+    """
+    data = raw_bytes(feed, key)
+    uri = landing_uri(feed, key)
+    if not data:
+        raise DataError(f"{uri} is empty (0 bytes)")
+    prepare = folder / "prepare.py"
+    raw = _parse(feed, uri, data, declared=not prepare.exists())
+    if prepare.exists():
+        raw = _prepared(raw, prepare, uri)
+    table, notes = _as_declared(feed, uri, raw)
+    return Landed(uri, hashlib.sha256(data).hexdigest(), table, notes)
+
+
+def arrow_schema(feed: FeedSpec) -> pa.Schema:
+    """The feed's declared columns as an Arrow schema."""
+    import pyarrow as pa
+
+    kinds = {
+        "string": pa.string(),
+        "integer": pa.int64(),
+        "float": pa.float64(),
+        "boolean": pa.bool_(),
+        "timestamp": pa.timestamp("us", tz="UTC"),
+        "date": pa.date32(),
+    }
+    return pa.schema([pa.field(name, kinds[kind]) for name, kind in feed.columns.items()])
+
+
+def _parse(feed: FeedSpec, uri: str, data: bytes, *, declared: bool) -> pa.Table:
+    import pyarrow as pa
+    import pyarrow.csv
+    import pyarrow.parquet
+
+    try:
+        if uri.endswith(".parquet"):
+            return pyarrow.parquet.read_table(io.BytesIO(data))
+        if uri.endswith((".csv", ".csv.gz")):
+            source = pa.CompressedInputStream(io.BytesIO(data), "gzip") if uri.endswith(".gz") else io.BytesIO(data)
+            types = {f.name: f.type for f in arrow_schema(feed)} if declared else None
+            return pyarrow.csv.read_csv(
+                source,
+                convert_options=pyarrow.csv.ConvertOptions(column_types=types, strings_can_be_null=True),
+                parse_options=pyarrow.csv.ParseOptions(newlines_in_values=False),
+            )
+    except (pa.ArrowInvalid, pa.ArrowTypeError, OSError, UnicodeDecodeError) as e:
+        detail = str(e).splitlines()[0].replace("In CSV column", "in CSV column")
+        raise DataError(f"{uri} cannot be read: {detail}") from e
+    raise DataError(f"{uri}: files are .csv, .csv.gz or .parquet; change source.path of feed {feed.name}")
+
+
+def _prepared(raw: pa.Table, prepare: Path, uri: str) -> pa.Table:
+    """Run the feed's own ``prepare(frame) -> frame``."""
+    import runpy
+
+    import pyarrow as pa
+
+    function = runpy.run_path(str(prepare)).get("prepare")
+    if not callable(function):
+        raise DataError(f"{prepare} must define prepare(frame) and return a DataFrame")
+    try:
+        frame = function(raw.to_pandas())
+    except Exception as e:
+        raise DataError(f"{uri}: {prepare.name} failed: {type(e).__name__}: {e}") from e
+    return pa.Table.from_pandas(frame, preserve_index=False)
+
+
+def _as_declared(feed: FeedSpec, uri: str, raw: pa.Table) -> tuple[pa.Table, tuple[str, ...]]:
+    import pyarrow as pa
+
+    schema = arrow_schema(feed)
+    for name in schema.names:
+        if name not in raw.column_names:
+            near = difflib.get_close_matches(name, [c for c in raw.column_names if c not in schema.names], n=1)
+            hint = f"; it has {near[0]!r}: was the column renamed?" if near else ""
+            raise DataError(f"{uri} has no column {name!r}{hint}")
+    columns = []
+    for field in schema:
+        column = raw.column(field.name)
+        if pa.types.is_timestamp(column.type) and pa.types.is_timestamp(field.type) and column.type.tz is None:
+            column = column.cast(pa.timestamp("us")).cast(field.type)  # by contract, timestamps are UTC
+        try:
+            columns.append(column.cast(field.type))
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as e:
+            raise DataError(
+                f"{uri}: column {field.name!r} is {column.type}, not {feed.columns[field.name]}: {str(e).splitlines()[0]}"
+            ) from e
+    extra = [c for c in raw.column_names if c not in schema.names]
+    notes = (f"undeclared columns left out: {', '.join(extra)}",) if extra else ()
+    return pa.table(columns, schema=schema), notes

@@ -1,0 +1,272 @@
+"""One Delta table whose unit of change is the partition.
+
+Every partition carries the sha256 of its content as a second Delta partition column, ``digest``: it is written in the
+same commit as the rows, and reading it costs a look at the log, not at the data. That digest, and not the table's
+version, says whether an input changed.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as pads
+from deltalake import CommitProperties, DeltaTable, write_deltalake
+from deltalake.exceptions import CommitFailedError, TableNotFoundError
+
+from perennial.errors import ConflictError, DataError
+from perennial.lake.content import combined_digest, content_digest
+from perennial.storage import storage_options
+
+#: Columns that the lake itself adds to every table.
+PARTITION, DIGEST = "partition", "digest"
+
+Fence = Callable[[], None]
+
+
+def no_fence() -> None:
+    """For callers that nobody supervises: the command line, notebooks, tests."""
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionInfo:
+    """What the log says of a partition, without reading it."""
+
+    key: str
+    digest: str
+    rows: int
+    labels: Mapping[str, str]  # further partition columns, such as ``inputs``
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A name for exactly these rows, for ever: table, version, predicate, and what they hash to."""
+
+    uri: str
+    version: int
+    partitions: tuple[str, ...]
+    sha256: str
+    rows: int
+
+    @property
+    def predicate(self) -> str:
+        """The SQL condition that selects the rows."""
+        return _in(self.partitions)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "uri": self.uri,
+            "version": self.version,
+            "partitions": list(self.partitions),
+            "sha256": self.sha256,
+            "rows": self.rows,
+        }
+
+    @classmethod
+    def from_dict(cls, value: Mapping[str, Any]) -> Snapshot:
+        return cls(value["uri"], value["version"], tuple(value["partitions"]), value["sha256"], value["rows"])
+
+
+class PartitionedTable:
+    """A Delta table with columns ``partition`` and ``digest`` (and ``labels``) beside the rows' own.
+
+    :param uri: ``file://`` or ``s3://``.
+    :param key: columns that identify a row inside a partition; the digest sorts by them.
+    :param labels: names of further per-partition constants, kept in the log like the digest.
+    :param volatile: columns that say who wrote a row and when; they are no part of its content.
+    """
+
+    def __init__(
+        self, uri: str, key: Sequence[str], labels: Sequence[str] = (), volatile: Sequence[str] = ()
+    ) -> None:
+        self.uri, self.key, self.labels, self.volatile = uri, tuple(key), tuple(labels), frozenset(volatile)
+        self._options = storage_options(uri)
+
+    def _open(self, version: int | None = None) -> DeltaTable | None:
+        try:
+            return DeltaTable(self.uri, version=version, storage_options=self._options)
+        except TableNotFoundError:
+            return None
+
+    @property
+    def version(self) -> int | None:
+        """The newest version, or ``None`` before the first write."""
+        table = self._open()
+        return None if table is None else table.version()
+
+    def partitions(self, version: int | None = None) -> dict[str, PartitionInfo]:
+        """Every partition that holds rows, by key, in key order."""
+        table = self._open(version)
+        if table is None:
+            return {}
+        actions = pa.table(table.get_add_actions(flatten=True)).to_pylist()
+        found: dict[str, PartitionInfo] = {}
+        for a in actions:
+            key = a[f"partition.{PARTITION}"]
+            before = found.get(key)
+            found[key] = PartitionInfo(
+                key,
+                a[f"partition.{DIGEST}"],
+                (before.rows if before else 0) + a["num_records"],
+                {n: a[f"partition.{n}"] for n in self.labels},
+            )
+        return dict(sorted(found.items()))
+
+    def replace(
+        self,
+        partitions: Mapping[str, pa.Table],
+        *,
+        labels: Mapping[str, Mapping[str, str]] | None = None,
+        metadata: Mapping[str, str] | None = None,
+        fence: Fence = no_fence,
+        attempts: int = 8,
+    ) -> dict[str, str]:
+        """Replace whole partitions in one atomic commit. An empty table empties its partition.
+
+        Doing it twice changes nothing: partitions whose digest and labels are already there are left alone.
+
+        :param partitions: rows per partition key, without the lake's own columns.
+        :param fence: called directly before the commit; raises when this process may no longer act.
+        :returns: the digest of each partition.
+        :raises ConflictError: when other writers of the same partition win ``attempts`` times in a row.
+        """
+        digests = {
+            k: content_digest(t.select([c for c in t.column_names if c not in self.volatile]), self.key)
+            for k, t in partitions.items()
+        }
+        wanted = labels or {k: {} for k in partitions}
+        for attempt in range(attempts):
+            known = self.partitions()
+            stale = [
+                k
+                for k in partitions
+                if (k in known or partitions[k].num_rows)
+                and (k not in known or (known[k].digest, known[k].labels) != (digests[k], dict(wanted[k])))
+            ]
+            if not stale:
+                return digests
+            frame = pa.concat_tables(
+                [self._stamp(partitions[k], k, digests[k], wanted[k]) for k in stale], promote_options="permissive"
+            )
+            fence()
+            try:
+                self._write(frame, stale, metadata or {})
+            except CommitFailedError:
+                time.sleep(random.uniform(0.05, 0.2) * (attempt + 1))  # noqa: S311 - jitter, not a secret
+                continue
+            return digests
+        raise ConflictError(
+            f"{self.uri}: partition {', '.join(partitions)} was being written by others {attempts} times in a row; "
+            "run this again when they are done"
+        )
+
+    def _write(self, frame: pa.Table, keys: Sequence[str], metadata: Mapping[str, str]) -> None:
+        if self._open() is None:
+            DeltaTable.create(
+                self.uri,
+                schema=frame.schema,
+                mode="ignore",
+                partition_by=[PARTITION, DIGEST, *self.labels],
+                # without this, the first checkpoint after 30 days removes the history that snapshots name
+                configuration={"delta.enableExpiredLogCleanup": "false"},
+                storage_options=self._options,
+            )
+        write_deltalake(
+            self.uri,
+            frame,
+            mode="overwrite",
+            predicate=_in(keys),
+            schema_mode="merge",
+            storage_options=self._options,
+            commit_properties=CommitProperties(custom_metadata=dict(metadata)),
+        )
+
+    def _stamp(self, table: pa.Table, key: str, digest: str, labels: Mapping[str, str]) -> pa.Table:
+        taken = {PARTITION, DIGEST, *self.labels} & set(table.column_names)
+        if taken:
+            raise DataError(f"{self.uri}: partition {key} has a column named {sorted(taken)[0]!r}, which the lake owns")
+        n = table.num_rows
+        stamps = {PARTITION: key, DIGEST: digest, **{name: labels[name] for name in self.labels}}
+        for name, value in stamps.items():
+            table = table.append_column(pa.field(name, pa.string()), pa.array([value] * n, pa.string()))
+        return table
+
+    def dataset(self, version: int | None = None) -> pads.Dataset | None:
+        """The table as an Arrow dataset, for streaming reads and DuckDB; ``None`` before the first write."""
+        table = self._open(version)
+        return None if table is None else table.to_pyarrow_dataset(as_large_types=False)
+
+    def read(
+        self, keys: Sequence[str], *, columns: Sequence[str] | None = None, version: int | None = None
+    ) -> pa.Table | None:
+        """Rows of some partitions as one Arrow table (``None`` when the table does not exist)."""
+        dataset = self.dataset(version)
+        if dataset is None:
+            return None
+        return dataset.to_table(filter=pc.field(PARTITION).isin(list(keys)), columns=_names(columns))
+
+    def batches(
+        self,
+        keys: Sequence[str],
+        *,
+        columns: Sequence[str] | None = None,
+        batch_size: int = 65_536,
+        version: int | None = None,
+    ) -> Iterator[pa.RecordBatch]:
+        """Stream the rows of some partitions in batches of at most ``batch_size``."""
+        dataset = self.dataset(version)
+        if dataset is None:
+            return
+        scanner = dataset.scanner(
+            filter=pc.field(PARTITION).isin(list(keys)), columns=_names(columns), batch_size=batch_size
+        )
+        yield from scanner.to_batches()
+
+    def snapshot(self, keys: Sequence[str]) -> Snapshot:
+        """Freeze the present rows of ``keys`` under a name.
+
+        :raises DataError: when a partition is not there.
+        """
+        version = self.version
+        known = self.partitions(version)
+        missing = [k for k in keys if k not in known]
+        if version is None or missing:
+            raise DataError(f"{self.uri} has no rows for partition {missing[0] if missing else keys[0]}")
+        chosen = [known[k] for k in sorted(keys)]
+        return Snapshot(
+            self.uri,
+            version,
+            tuple(p.key for p in chosen),
+            combined_digest([(p.key, p.digest) for p in chosen]),
+            sum(p.rows for p in chosen),
+        )
+
+    def read_snapshot(self, snapshot: Snapshot, columns: Sequence[str] | None = None) -> pa.Table:
+        """The rows that a snapshot names, as they were.
+
+        :raises DataError: when the table no longer has them, or they are not what was recorded.
+        """
+        known = self.partitions(snapshot.version)
+        found = combined_digest([(k, known[k].digest) for k in snapshot.partitions if k in known])
+        if found != snapshot.sha256:
+            raise DataError(f"{self.uri} version {snapshot.version} is not what the snapshot recorded (sha256 differs)")
+        table = self.read(snapshot.partitions, columns=columns, version=snapshot.version)
+        if table is None:
+            raise DataError(f"{self.uri}: the table of the snapshot is gone")
+        return table
+
+
+def _names(columns: Sequence[str] | None) -> list[str] | None:
+    return None if columns is None else list(columns)
+
+
+def _in(keys: Sequence[str]) -> str:
+    for k in keys:
+        if not k or not all(c.isalnum() or c in "-_T:W" for c in k):
+            raise DataError(f"{k!r} is not a partition key")
+    return f"{PARTITION} IN ({', '.join(repr(k) for k in sorted(keys))})"

@@ -1,0 +1,7 @@
+"""The ledger: an append-only record of every decision, with its figures and reasons."""
+
+from __future__ import annotations
+
+from perennial.ledger.entries import Entry, Ledger
+
+__all__ = ["Entry", "Ledger"]

@@ -1,0 +1,89 @@
+"""From windows to a question: k of the last n disjoint, complete windows (after Databricks' mlops-stacks).
+
+Windows are aligned to the calendar and disjoint: sliding them daily would protect against nothing (78 % of models with
+a false ask in five months). Weeks are ISO weeks; longer whole weeks are counted from the first Monday of the feed;
+other lengths from its first day. Partial windows are not judged.
+
+A window whose data failed is neither flagged nor quiet: as the newest one it alerts, and it never asks. One ask per
+reference: the latch and its re-arming on promotion derive from the ledger, not from here.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+State = Literal["quiet", "flagged", "failed"]
+Outcome = Literal["quiet", "alert", "ask"]
+
+
+class Window(NamedTuple):
+    """First and last day of a window, both inclusive."""
+
+    start: dt.date
+    end: dt.date
+
+    @property
+    def key(self) -> str:
+        """The ISO week (``2013-W05``) of a week, else ``start/end``."""
+        if (self.end - self.start).days == 6 and self.start.isoweekday() == 1:
+            year, week, _ = self.start.isocalendar()
+            return f"{year}-W{week:02d}"
+        return f"{self.start}/{self.end}"
+
+
+def windows(first_day: dt.date, last_day: dt.date, window: dt.timedelta) -> list[Window]:
+    """All complete windows of a feed, oldest first.
+
+    :param first_day: the feed's first day, which fixes the phase; not the first day of interest.
+    :param last_day: the last complete day (inclusive).
+    """
+    days = window.days
+    if days < 1 or window != dt.timedelta(days=days):
+        raise ValueError(f"a monitoring window is a whole number of days, not {window}")
+    start = first_day
+    if days % 7 == 0:
+        start += dt.timedelta(days=-first_day.weekday() % 7)
+    out = []
+    while (end := start + dt.timedelta(days=days - 1)) <= last_day:
+        out.append(Window(start, end))
+        start = end + dt.timedelta(days=1)
+    return out
+
+
+@dataclass(frozen=True, slots=True)
+class Ruling:
+    """What the last windows say together."""
+
+    outcome: Outcome
+    reason: str
+    flagged: int
+    failed: int
+    considered: int
+
+
+def judge(states: Sequence[State], *, k: int, n: int) -> Ruling:
+    """Judge the last ``n`` windows; ``states`` are oldest first.
+
+    Ask when at least ``k`` of them are flagged and the newest one did not fail; alert when the newest one is flagged
+    or failed; else quiet.
+    """
+    if not 1 <= k <= n:
+        raise ValueError(f"k of n windows needs 1 <= k <= n, not {k} of {n}")
+    last = list(states)[-n:]
+    if not last:
+        return Ruling("quiet", "no complete window yet", 0, 0, 0)
+    flagged, failed = last.count("flagged"), last.count("failed")
+    said = f"{flagged} of the last {len(last)} windows flagged, {k} of {n} ask"
+    if failed:
+        said += f", {failed} with failed data"
+    outcome: Outcome = "quiet"
+    if last[-1] == "failed":
+        outcome = "alert"
+    elif flagged >= k:
+        outcome = "ask"
+    elif last[-1] == "flagged":
+        outcome = "alert"
+    return Ruling(outcome, said, flagged, failed, len(last))

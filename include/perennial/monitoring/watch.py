@@ -1,0 +1,251 @@
+"""Looks at the last complete windows of a version: drift of its inputs, and performance once labels have arrived.
+
+Windows are calendar-aligned and disjoint, computed from the lake, and kept as small objects under
+``monitoring/<model>/<version>/``; a window whose rows have not changed is not computed again.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import pyarrow as pa
+
+from perennial.errors import DataError
+from perennial.features.builder import FeatureBuilder
+from perennial.gates.blocks import estimate
+from perennial.gates.metrics import get_metric
+from perennial.lake.content import combined_digest
+from perennial.lake.homes import feed_table, monitoring_store, prediction_table
+from perennial.lake.table import PARTITION, Fence, no_fence
+from perennial.ledger import Ledger
+from perennial.monitoring.calibration import Calibration
+from perennial.monitoring.drift import ColumnPlan, check_presence, distances, judge_window
+from perennial.monitoring.drift import report as evidently_report
+from perennial.monitoring.performance import performance_window
+from perennial.monitoring.rule import Ruling, State, Window, judge, windows
+from perennial.registry import tracking, versions
+from perennial.specs import FeedSpec, ModelSpec
+from perennial.specs.partitions import keys_between, last_key_known, parse_key, period
+from perennial.storage import to_json
+from perennial.training.bundle import Bundle
+from perennial.training.data import feature_columns, label_values, to_matrix
+from perennial.training.plan import last_labelled
+
+#: A window with a larger share of days without data is a failure of the data.
+MAX_MISSING_DAYS = 0.2
+
+
+@dataclass(frozen=True)
+class Look:
+    """What monitoring found, of one kind, at one as_of.
+
+    :param windows: the last n complete windows, oldest first, each with ``window``, ``state`` and ``reason``.
+    """
+
+    kind: str
+    outcome: str
+    reason: str
+    windows: tuple[dict[str, Any], ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"kind": self.kind, "outcome": self.outcome, "reason": self.reason, "windows": list(self.windows)}
+
+
+def watched(model: str, as_of: dt.datetime, ledger: Ledger) -> versions.Version:
+    """The version that monitoring looks at: what served at ``as_of``."""
+    return versions.serving_at(model, as_of, ledger)
+
+
+def drift_look(
+    spec: ModelSpec,
+    feeds: Mapping[str, FeedSpec],
+    version: versions.Version,
+    as_of: dt.datetime,
+    *,
+    report: Path | None = None,
+    fence: Fence = no_fence,
+) -> Look:
+    """Judge the inputs of the last complete windows against the version's training window.
+
+    :param report: where to write Evidently's page on the newest window.
+    """
+    bundle = Bundle(tracking.cache_folder().fetch(version.model_id))
+    drift = bundle.document("drift")
+    rule, entity = spec.monitoring.rule, feeds[spec.entity]
+    if drift["calibration"] is None:
+        return Look("drift", "alert", drift["why_not"], ())
+    calibration, plan = Calibration.from_dict(drift["calibration"]), ColumnPlan.from_dict(drift["plan"])
+    builder = FeatureBuilder(spec.name, bundle.definition, feeds)
+    reference = bundle.frame("reference")
+    found: list[dict[str, Any]] = []
+    last = last_key_known(entity, as_of)
+    trained = dt.datetime.fromisoformat(bundle.facts["train_end"])
+    chosen = _after(entity, last, spec.monitoring.drift.window, trained)[-(rule.n + 1) :]
+    for window in chosen:
+        keys = keys_between(entity, window.start.isoformat(), window.end.isoformat())
+        ready = builder.ready(keys)
+        digests = builder.ensure(ready, fence=fence).digests if ready else {}
+        result = _kept("drift", spec.name, version.version, window, combined_digest(list(digests.items())))
+        current = None
+        if result is None or (report is not None and window == chosen[-1]):
+            current = _features(builder, ready, list(plan.columns))
+        if result is None:
+            result = _drift_window(reference, current, plan, calibration, window, keys, ready)
+            _keep("drift", spec.name, version.version, window, combined_digest(list(digests.items())), result)
+        if report is not None and window == chosen[-1] and current is not None and result["state"] != "failed":
+            evidently_report(reference, current, plan, calibration.thresholds, report, needed=calibration.needed)
+        found.append(result)
+    return _look("drift", found, rule.k, rule.n)
+
+
+def _drift_window(
+    reference: Any, current: Any, plan: ColumnPlan, calibration: Calibration, window: Window, keys: Sequence[str],
+    ready: Sequence[str],
+) -> dict[str, Any]:  # fmt: skip
+    gone = [k for k in keys if k not in set(ready)]
+    head = {"window": window.key, "start": str(window.start), "end": str(window.end), "missing": gone}
+    if len(gone) > MAX_MISSING_DAYS * len(keys) or current is None:
+        return {**head, "state": "failed", "reason": f"no data for {', '.join(gone)}"}
+    problems = check_presence(reference, current, columns=list(plan.columns))
+    if problems:
+        why = "; ".join(p.message for p in problems)
+        return {**head, "state": "failed", "reason": f"a failure of the data, not drift: {why}"}
+    try:
+        judged = judge_window(distances(reference, current, plan.only(calibration.columns)), calibration)
+    except DataError as e:
+        return {**head, "state": "failed", "reason": str(e)}
+    return {
+        **head,
+        "state": judged.state,
+        "reason": judged.reason,
+        "share": judged.share,
+        "drifted": list(judged.drifted),
+        "distances": judged.distances,
+        "thresholds": judged.thresholds,
+    }
+
+
+def performance_look(
+    spec: ModelSpec, feeds: Mapping[str, FeedSpec], version: versions.Version, as_of: dt.datetime
+) -> Look:
+    """Judge the published scores of the last complete windows, with the labels known at ``as_of``, against the holdout."""
+    bundle = Bundle(tracking.cache_folder().fetch(version.model_id))
+    entity, label_feed, rule = feeds[spec.entity], feeds[spec.labels.feed], spec.monitoring.rule
+    metric = get_metric(spec.metric.name, spec.task.type)
+    threshold = bundle.facts["threshold"]
+    holdout = bundle.frame("holdout").dropna(subset=["label"])
+    before = estimate(
+        metric, holdout["label"].to_numpy(), holdout["score"].to_numpy(), holdout["partition"].to_numpy().astype(str),
+        within=spec.metric.within, threshold=threshold,
+    )  # fmt: skip
+    published = prediction_table(spec, entity).partitions()
+    if not published:
+        return Look("performance", "quiet", "nothing has been scored yet", ())
+    last = last_labelled(spec, label_feed, as_of)
+    first_scored = parse_key(entity, min(published))
+    found: list[dict[str, Any]] = []
+    all_windows = _after(entity, last, spec.monitoring.performance.window, dt.datetime.fromisoformat(bundle.facts["train_end"]))
+    for window in [w for w in all_windows if w.end >= first_scored][-(rule.n + 1) :]:
+        keys = keys_between(entity, window.start.isoformat(), window.end.isoformat())
+        y, score, blocks = _scored_with_labels(spec, entity, label_feed, keys, version.version)
+        covered = set(np.unique(blocks)) if len(blocks) else set()
+        judged = performance_window(
+            (before.value, before.se),
+            y,
+            score,
+            blocks,
+            metric,
+            spec.monitoring.performance,
+            within=spec.metric.within,
+            threshold=threshold,
+            left_out=len(keys) - len(covered),
+        )
+        head = {"window": window.key, "start": str(window.start), "end": str(window.end)}
+        found.append({**judged.to_dict(), **head, "state": judged.state, "reason": judged.reason})
+    return _look("performance", found, rule.k, rule.n)
+
+
+def _scored_with_labels(
+    spec: ModelSpec, entity: FeedSpec, label_feed: FeedSpec, keys: Sequence[str], version: str
+) -> tuple[Any, Any, Any]:
+    """Labels, scores and partitions of the rows that this version published, without those it trained on."""
+    import pyarrow.compute as pc
+
+    key = list(entity.key)
+    scores = prediction_table(spec, entity).read(keys, columns=[*key, "score", "model_version", "in_sample", PARTITION])
+    labels = feed_table(label_feed).read(keys, columns=[*key, spec.labels.column])
+    empty = np.empty(0)
+    if scores is None or labels is None:
+        return empty, empty, empty.astype(str)
+    scores = scores.filter(
+        pc.and_(pc.equal(scores.column("model_version"), version), pc.invert(scores.column("in_sample")))
+    )
+    total = _counts(scores)
+    joined = scores.join(labels.rename_columns([*key, "__label__"]), keys=key).filter(pc.is_valid(pc.field("__label__")))
+    labelled = _counts(joined)
+    covered = [k for k, n in labelled.items() if n / total[k] >= spec.labels.min_coverage]
+    joined = joined.filter(pc.is_in(joined.column(PARTITION), pa.array(covered, pa.string())))
+    joined = joined.sort_by([(PARTITION, "ascending"), *((k, "ascending") for k in key)])
+    return (
+        label_values(spec, joined.column("__label__")),
+        joined.column("score").to_numpy(),
+        joined.column(PARTITION).to_numpy(zero_copy_only=False).astype(str),
+    )
+
+
+def _counts(rows: pa.Table) -> dict[str, int]:
+    counted = rows.group_by(PARTITION).aggregate([([], "count_all")]).to_pylist()
+    return {r[PARTITION]: r["count_all"] for r in counted}
+
+
+def _after(entity: FeedSpec, last: str | None, window: dt.timedelta, instant: dt.datetime) -> list[Window]:
+    """Complete windows up to ``last`` that lie wholly after ``instant``."""
+    if last is None:
+        return []
+    every = windows(entity.start, parse_key(entity, last), window)
+    return [w for w in every if period(entity, w.start.isoformat())[0] >= instant]
+
+
+def _features(builder: FeatureBuilder, keys: Sequence[str], columns: list[str]) -> Any:
+    rows = builder.table.read(keys)
+    if rows is None or rows.num_rows == 0:
+        return None
+    return to_matrix(rows, [c for c in feature_columns(rows.column_names, builder.definition) if c in columns])
+
+
+def _look(kind: str, found: list[dict[str, Any]], k: int, n: int) -> Look:
+    ruling: Ruling = judge([cast(State, w["state"]) for w in found], k=k, n=n)
+    return Look(kind, ruling.outcome, ruling.reason, tuple(found))
+
+
+def _name(kind: str, model: str, version: str, window: Window) -> str:
+    return f"{model}/{version}/{kind}/{window.key.replace('/', '_')}.json"
+
+
+def _kept(kind: str, model: str, version: str, window: Window, inputs: str) -> dict[str, Any] | None:
+    try:
+        value = json.loads(monitoring_store().get(_name(kind, model, version, window)))
+    except KeyError:
+        return None
+    return dict(value["result"]) if value["inputs"] == inputs else None
+
+
+def _keep(kind: str, model: str, version: str, window: Window, inputs: str, result: dict[str, Any]) -> None:
+    monitoring_store().put(_name(kind, model, version, window), to_json({"inputs": inputs, "result": result}))
+
+
+def latched(ledger: Ledger, model: str, version: str) -> bool:
+    """Whether this version has asked already: one ask per reference, re-armed by a promotion."""
+    return bool(ledger.find(model, event="retraining_requested", version=version))
+
+
+def temporary_report() -> Path:
+    """A place for a page before it goes to the state store."""
+    return Path(tempfile.mkdtemp()) / "drift.html"

@@ -1,0 +1,155 @@
+"""MLflow runs and bundles. A retried task finds the run and the bundle of its first try, and adds none."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from perennial.errors import RegistryError
+from perennial.lake.table import Snapshot
+from perennial.runs import Actor
+from perennial.settings import settings
+
+RUN_TAG, MODEL_TAG = "perennial.run", "perennial.model_id"
+
+
+@cache
+def client() -> Any:
+    """The MLflow client of this process."""
+    import mlflow
+
+    mlflow.set_tracking_uri(settings().mlflow)
+    return mlflow.MlflowClient(tracking_uri=settings().mlflow, registry_uri=settings().mlflow)
+
+
+def run_of(model: str, actor: Actor) -> str:
+    """The MLflow run of this DAG run: found again, or created.
+
+    :returns: the run's id.
+    """
+    c = client()
+    experiment = c.get_experiment_by_name(model)
+    experiment_id = experiment.experiment_id if experiment else c.create_experiment(model)
+    name = f"{actor.dag_id}/{actor.run_id}"
+    found = c.search_runs([experiment_id], filter_string=f"tags.`{RUN_TAG}` = '{name}'", max_results=1)
+    if found:
+        return str(found[0].info.run_id)
+    tags = {RUN_TAG: name, "perennial.model": model, "mlflow.source.type": "JOB", "mlflow.source.name": actor.dag_id}
+    return str(c.create_run(experiment_id, run_name=actor.run_id[:200], tags=tags).info.run_id)
+
+
+def bundle_of(run_id: str) -> str | None:
+    """Id of the logged model of a run, once it is whole."""
+    value = client().get_run(run_id).data.tags.get(MODEL_TAG)
+    return None if value is None else str(value)
+
+
+def log_bundle(
+    run_id: str,
+    model: str,
+    folder: Path,
+    *,
+    params: Mapping[str, Any],
+    metrics: Mapping[str, float],
+    tags: Mapping[str, str],
+    snapshots: Mapping[str, Snapshot],
+) -> str:
+    """Log a candidate's folder to its run, with parameters, metrics, lineage tags and data sets.
+
+    :returns: the id of the logged model. The run is tagged with it last, so a half-logged one is never found.
+    """
+    from mlflow.entities import Metric, Param, RunTag
+
+    c = client()
+    run = c.get_run(run_id)
+    logged = c.create_logged_model(run.info.experiment_id, name="model", source_run_id=run_id, model_type="perennial")
+    c.log_model_artifacts(logged.model_id, str(folder))
+    c.finalize_logged_model(logged.model_id, "READY")
+    _inputs(run_id, snapshots)
+    import time
+
+    now = int(time.time() * 1000)
+    have = run.data.params
+    c.log_batch(
+        run_id,
+        metrics=[Metric(k, float(v), now, 0) for k, v in metrics.items() if v == v],
+        params=[Param(k, str(v)[:6000]) for k, v in params.items() if k not in have],
+        tags=[RunTag(k, v) for k, v in tags.items()],
+    )
+    c.set_tag(run_id, MODEL_TAG, logged.model_id)
+    return str(logged.model_id)
+
+
+def _inputs(run_id: str, snapshots: Mapping[str, Snapshot]) -> None:
+    from mlflow.data.dataset_source_registry import resolve_dataset_source
+    from mlflow.data.meta_dataset import MetaDataset
+    from mlflow.entities import DatasetInput, InputTag
+
+    inputs = []
+    for name, snapshot in snapshots.items():
+        dataset = MetaDataset(resolve_dataset_source(snapshot.uri), name=name, digest=snapshot.sha256[:36])
+        tags = {
+            "delta_version": str(snapshot.version),
+            "sha256": snapshot.sha256,
+            "rows": str(snapshot.rows),
+            "predicate": snapshot.predicate[:500],
+        }
+        inputs.append(DatasetInput(dataset._to_mlflow_entity(), [InputTag(k, v) for k, v in tags.items()]))
+    client().log_inputs(run_id, inputs)
+
+
+def finish(run_id: str, status: str = "FINISHED", tags: Mapping[str, str] | None = None) -> None:
+    """Close a run, with what was decided as tags."""
+    c = client()
+    for k, v in (tags or {}).items():
+        c.set_tag(run_id, k, v[:5000])
+    c.set_terminated(run_id, status=status)
+
+
+@dataclass(frozen=True)
+class BundleCache:
+    """Bundles on local disk, by logged model; a bundle never changes, so one download serves every task."""
+
+    root: Path
+
+    def fetch(self, model_id: str) -> Path:
+        """The folder of a logged model, downloaded once.
+
+        :raises RegistryError: when MLflow does not have it.
+        """
+        import mlflow
+
+        target = self.root / model_id
+        if target.is_dir():
+            return target
+        self.root.mkdir(parents=True, exist_ok=True)
+        partial = Path(tempfile.mkdtemp(dir=self.root, prefix=".partial-"))
+        client()
+        try:
+            mlflow.artifacts.download_artifacts(f"models:/{model_id}", dst_path=str(partial))
+            os.rename(partial, target)  # noqa: PTH104 - atomic, and fails when another task was faster
+        except OSError:
+            if not target.is_dir():
+                raise
+        except Exception as e:
+            raise RegistryError(f"MLflow at {settings().mlflow} cannot give the bundle of {model_id}: {e}") from e
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+        return target
+
+
+def cache_folder() -> BundleCache:
+    """The process's bundle cache, under ``$PERENNIAL_HOME/cache``."""
+    return BundleCache(settings().home / "cache" / "bundles")
+
+
+def run_url(run_id: str) -> str:
+    """Where a run can be looked at."""
+    experiment = client().get_run(run_id).info.experiment_id
+    return f"{settings().mlflow}/#/experiments/{experiment}/runs/{run_id}"

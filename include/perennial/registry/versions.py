@@ -1,0 +1,200 @@
+"""Versions and aliases: register once per run, move aliases one at a time, write every move to the ledger.
+
+MLflow's alias writes are last-writer-wins. Moves are therefore made by tasks in a pool of one slot, check that the
+champion is still the one that was judged against, and read back what they set.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from perennial.errors import ConflictError, RegistryError
+from perennial.ledger import Entry, Ledger
+from perennial.ledger.entries import champion_at
+from perennial.registry.tracking import MODEL_TAG, client
+from perennial.runs import Actor
+
+CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
+
+
+@dataclass(frozen=True)
+class Version:
+    """A registered version and where its bundle is."""
+
+    model: str
+    version: str
+    model_id: str
+    run_id: str
+    tags: Mapping[str, str]
+
+
+def _version(raw: Any) -> Version:
+    model_id = raw.model_id or raw.tags.get(MODEL_TAG) or str(raw.source).removeprefix("models:/")
+    return Version(raw.name, str(raw.version), model_id, raw.run_id, dict(raw.tags))
+
+
+def register(model: str, run_id: str, model_id: str, tags: Mapping[str, str], description: str = "") -> Version:
+    """Register the bundle of a run, once: the same run always gives the same version."""
+    from mlflow.exceptions import MlflowException
+
+    c = client()
+    for raw in c.search_model_versions(f"name = '{model}'"):
+        if raw.run_id == run_id:
+            return _version(raw)
+    try:
+        c.create_registered_model(model)
+    except MlflowException as e:
+        if e.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+    raw = c.create_model_version(
+        model, f"models:/{model_id}", run_id=run_id, tags=dict(tags), description=description, model_id=model_id
+    )
+    return _version(raw)
+
+
+def get(model: str, version: str) -> Version:
+    """A version by number.
+
+    :raises RegistryError: when there is none.
+    """
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return _version(client().get_model_version(model, version))
+    except MlflowException as e:
+        raise RegistryError(f"{model} has no version {version}: {_sentence(e)}") from e
+
+
+def by_alias(model: str, alias: str) -> Version | None:
+    """The version that an alias names; ``None`` when there is no such alias or model."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return _version(client().get_model_version_by_alias(model, alias))
+    except MlflowException as e:
+        if e.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            return None
+        raise
+
+
+def aliases(model: str) -> dict[str, str]:
+    """All aliases of a model."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return {k: str(v) for k, v in client().get_registered_model(model).aliases.items()}
+    except MlflowException as e:
+        if e.error_code == "RESOURCE_DOES_NOT_EXIST":
+            return {}
+        raise
+
+
+def promote(
+    model: str,
+    version: str,
+    *,
+    expected: str | None,
+    reason: str,
+    as_of: dt.datetime,
+    actor: Actor,
+    ledger: Ledger,
+    fence: Callable[[], None] = lambda: None,
+    event: str = "promote",
+) -> str | None:
+    """Make ``version`` champion and the old champion ``previous``; done twice, it is done once.
+
+    :param expected: the champion that was judged against (``None``: there was none).
+    :returns: the version that was champion before.
+    :raises ConflictError: when the champion is another one by now.
+    """
+    get(model, version)
+    entry_id = actor.entry_id("alias", CHAMPION, version)
+    now = aliases(model).get(CHAMPION)
+    if now != version:
+        if now != expected:
+            raise ConflictError(
+                f"{model}: version {version} was judged against {_named(expected)}, but champion is {_named(now)} by now; "
+                "run the comparison again"
+            )
+        fence()
+        if now is not None:
+            client().set_registered_model_alias(model, PREVIOUS, now)
+        fence()
+        client().set_registered_model_alias(model, CHAMPION, version)
+        read = aliases(model).get(CHAMPION)
+        if read != version:
+            raise ConflictError(f"{model}: champion was set to version {version} but reads {_named(read)}; look who else writes")
+    ledger.append(
+        Entry(
+            id=entry_id,
+            event="alias",
+            subject=model,
+            version=version,
+            verdict=event,
+            reason=reason,
+            as_of=as_of.isoformat(),
+            figures={"alias": CHAMPION, "from": expected, "to": version, "previous": expected},
+            actor=actor.to_dict(),
+        ),
+        fence=fence,
+    )
+    return expected
+
+
+def roll_back(
+    model: str,
+    *,
+    reason: str,
+    as_of: dt.datetime,
+    actor: Actor,
+    ledger: Ledger,
+    expected: str,
+    target: str,
+    fence: Callable[[], None] = lambda: None,
+) -> None:
+    """Give the champion alias back to ``target`` (as a rule ``previous``); what was champion becomes ``previous``."""
+    promote(
+        model, target, expected=expected, reason=reason, as_of=as_of, actor=actor, ledger=ledger, fence=fence,
+        event="roll_back",
+    )  # fmt: skip
+
+
+def require_champion(model: str) -> Version:
+    """The champion.
+
+    :raises RegistryError: when there is none.
+    """
+    found = by_alias(model, CHAMPION)
+    if found is None:
+        raise RegistryError(f"{model} has no champion: train it first (DAG {model}.train), or promote a version by hand")
+    return found
+
+
+def serving_at(model: str, as_of: dt.datetime, ledger: Ledger) -> Version:
+    """What served at ``as_of``: the champion, or, when it was promoted later, the one that the ledger names for then.
+
+    :raises RegistryError: when there was none.
+    """
+    champion = require_champion(model)
+    moves = [
+        e
+        for e in ledger.find(model, event="alias", version=champion.version)
+        if e.figures.get("alias") == CHAMPION and e.as_of
+    ]
+    if not moves or dt.datetime.fromisoformat(str(moves[-1].as_of)) <= as_of:
+        return champion
+    then = champion_at(ledger, model, as_of)
+    if then is None:
+        raise RegistryError(f"{model} had no champion on {as_of:%Y-%m-%d %H:%M} UTC; name a version in the form")
+    return get(model, then)
+
+
+def _named(version: str | None) -> str:
+    return "no version" if version is None else f"version {version}"
+
+
+def _sentence(error: Exception) -> str:
+    return str(error).splitlines()[0]

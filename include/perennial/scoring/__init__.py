@@ -1,0 +1,1 @@
+"""Scoring: resolve which version serves, score a partition with its own features, publish atomically."""

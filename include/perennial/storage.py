@@ -1,0 +1,202 @@
+"""Small objects under a URI: JSON figures, staged files, ledger entries, reports. ``file://`` and ``s3://``.
+
+Tables do not go through here (Delta has its own storage layer). What this layer adds to plain reads and writes is
+atomicity: ``put`` is never half-visible, and ``put_if_absent`` is a compare-and-set that two writers cannot both win.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Protocol
+from urllib.parse import unquote, urlparse
+
+from perennial.errors import UsageError
+from perennial.settings import settings
+
+
+class Store(Protocol):
+    """Bytes under relative keys such as ``runs/abc/plan.json``."""
+
+    uri: str
+
+    def get(self, key: str) -> bytes:
+        """Read an object. :raises KeyError: when there is none."""
+
+    def put(self, key: str, data: bytes) -> None:
+        """Write or replace an object, atomically."""
+
+    def put_if_absent(self, key: str, data: bytes) -> bool:
+        """Write an object unless one is there. Returns whether this call wrote it."""
+
+    def exists(self, key: str) -> bool:
+        """Whether there is an object under exactly this key."""
+
+    def list(self, prefix: str = "") -> Iterator[str]:
+        """Keys below ``prefix/``, sorted."""
+
+    def delete(self, key: str) -> None:
+        """Remove an object; nothing happens when there is none."""
+
+
+class FileStore:
+    """A folder. Writes go to a temporary file in the same folder and are renamed or linked into place."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.uri = root.as_uri()
+
+    def path(self, key: str) -> Path:
+        """Where an object lies on disk."""
+        path = self.root / key
+        if ".." in Path(key).parts:
+            raise UsageError(f"{key!r} is not a key: it must not contain '..'")
+        return path
+
+    def get(self, key: str) -> bytes:
+        try:
+            return self.path(key).read_bytes()
+        except (FileNotFoundError, IsADirectoryError):
+            raise KeyError(key) from None
+
+    def put(self, key: str, data: bytes) -> None:
+        temporary = self._temporary(key, data)
+        temporary.replace(self.path(key))
+
+    def put_if_absent(self, key: str, data: bytes) -> bool:
+        path = self.path(key)
+        if path.exists():
+            return False
+        temporary = self._temporary(key, data)
+        try:
+            os.link(temporary, path)  # fails when the name is taken, unlike rename
+        except FileExistsError:
+            return False
+        finally:
+            temporary.unlink()
+        return True
+
+    def exists(self, key: str) -> bool:
+        return self.path(key).is_file()
+
+    def list(self, prefix: str = "") -> Iterator[str]:
+        base = self.path(prefix) if prefix else self.root
+        if not base.is_dir():
+            return iter(())
+        found = (p for p in base.rglob("*") if p.is_file() and not p.name.startswith("."))
+        return iter(sorted(p.relative_to(self.root).as_posix() for p in found))
+
+    def delete(self, key: str) -> None:
+        self.path(key).unlink(missing_ok=True)
+
+    def _temporary(self, key: str, data: bytes) -> Path:
+        path = self.path(key)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        with os.fdopen(handle, "wb") as f:
+            f.write(data)
+            f.flush()
+            os.fsync(f.fileno())
+        Path(name).chmod(0o644)
+        return Path(name)
+
+
+class S3Store:
+    """A bucket and prefix. One PUT is atomic in S3; ``put_if_absent`` is the ``If-None-Match: *`` condition."""
+
+    def __init__(self, bucket: str, prefix: str) -> None:
+        self.bucket, self.prefix = bucket, prefix.strip("/")
+        self.uri = f"s3://{bucket}/{self.prefix}".rstrip("/")
+
+    @cached_property
+    def client(self) -> Any:
+        import boto3
+
+        return boto3.client("s3", endpoint_url=settings().s3_endpoint)
+
+    def _key(self, key: str) -> str:
+        return f"{self.prefix}/{key}" if self.prefix else key
+
+    def get(self, key: str) -> bytes:
+        try:
+            body: bytes = self.client.get_object(Bucket=self.bucket, Key=self._key(key))["Body"].read()
+        except self.client.exceptions.NoSuchKey:
+            raise KeyError(key) from None
+        return body
+
+    def put(self, key: str, data: bytes) -> None:
+        self.client.put_object(Bucket=self.bucket, Key=self._key(key), Body=data)
+
+    def put_if_absent(self, key: str, data: bytes) -> bool:
+        from botocore.exceptions import ClientError
+
+        try:
+            self.client.put_object(Bucket=self.bucket, Key=self._key(key), Body=data, IfNoneMatch="*")
+        except ClientError as e:
+            # 412: it is there. 409: another writer is creating it right now, and wins.
+            if e.response["ResponseMetadata"]["HTTPStatusCode"] in (409, 412):
+                return False
+            raise
+        return True
+
+    def exists(self, key: str) -> bool:
+        from botocore.exceptions import ClientError
+
+        try:
+            self.client.head_object(Bucket=self.bucket, Key=self._key(key))
+        except ClientError as e:
+            if e.response["ResponseMetadata"]["HTTPStatusCode"] == 404:
+                return False
+            raise
+        return True
+
+    def list(self, prefix: str = "") -> Iterator[str]:
+        start = self._key(prefix).rstrip("/")
+        pages = self.client.get_paginator("list_objects_v2").paginate(
+            Bucket=self.bucket, Prefix=f"{start}/" if start else ""
+        )
+        cut = len(self.prefix) + 1 if self.prefix else 0
+        for page in pages:
+            for item in page.get("Contents", []):
+                yield item["Key"][cut:]
+
+    def delete(self, key: str) -> None:
+        self.client.delete_object(Bucket=self.bucket, Key=self._key(key))
+
+
+def open_store(uri: str) -> Store:
+    """The store for a URI.
+
+    :raises UsageError: for a scheme that is neither ``file`` nor ``s3``.
+    """
+    parsed = urlparse(uri)
+    if parsed.scheme == "file":
+        return FileStore(Path(unquote(parsed.path)))
+    if parsed.scheme == "s3":
+        return S3Store(parsed.netloc, parsed.path)
+    raise UsageError(f"{uri} is not a place that Perennial can write to: use file:// or s3://")
+
+
+def join(uri: str, *parts: str) -> str:
+    """``join("s3://b/x", "runs", "1")`` is ``s3://b/x/runs/1``."""
+    return "/".join([uri.rstrip("/"), *(p.strip("/") for p in parts)])
+
+
+def to_json(value: Any) -> bytes:
+    """Canonical JSON: sorted keys, no spaces, UTF-8, NaN refused. Digests are taken of this."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+
+
+def storage_options(uri: str) -> dict[str, str] | None:
+    """What ``deltalake`` needs to reach ``uri``; ``None`` for local files. Credentials come from the environment."""
+    if not uri.startswith("s3://"):
+        return None
+    options = {"aws_conditional_put": "etag"}
+    endpoint = settings().s3_endpoint
+    if endpoint:
+        options |= {"AWS_ENDPOINT_URL": endpoint, "AWS_ALLOW_HTTP": str(endpoint.startswith("http://")).lower()}
+    return options

@@ -1,0 +1,149 @@
+"""A candidate's folder: an MLflow model, and beside it (``perennial/``) all that later steps need of it.
+
+Plain files, so that the folder can be signed, copied and opened anywhere: the resolved spec, the plan with its
+snapshots, the feature definition, the baseline, the holdout's scores, the drift reference and its thresholds, facts.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import io
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from perennial.errors import RegistryError
+from perennial.features.definition import Definition
+from perennial.specs import FeedSpec, ModelSpec
+from perennial.storage import to_json
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+FOLDER = "perennial"
+#: What a bundle needs to be loaded; versions are pinned to those that made it.
+_RUNTIME = ("mlflow-skinny", "scikit-learn", "numpy", "scipy", "pandas", "pyarrow", "skops", "cloudpickle")
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A bundle on local disk."""
+
+    folder: Path
+
+    def document(self, name: str) -> Any:
+        """A JSON document of the bundle.
+
+        :raises RegistryError: when it is not there.
+        """
+        path = self.folder / FOLDER / f"{name}.json"
+        try:
+            return json.loads(path.read_bytes())
+        except FileNotFoundError:
+            raise RegistryError(f"{self.folder.name} is not a bundle of Perennial: it has no {FOLDER}/{name}.json") from None
+
+    def frame(self, name: str) -> pd.DataFrame:
+        """A Parquet table of the bundle."""
+        import pandas as pd
+
+        return pd.read_parquet(self.folder / FOLDER / f"{name}.parquet")
+
+    @cached_property
+    def spec(self) -> ModelSpec:
+        return ModelSpec.model_validate(self.document("plan")["spec"])
+
+    @cached_property
+    def feeds(self) -> dict[str, FeedSpec]:
+        return {n: FeedSpec.model_validate(f) for n, f in self.document("plan")["feeds"].items()}
+
+    @cached_property
+    def definition(self) -> Definition:
+        """The version's own feature definition."""
+        return Definition.from_dict(self.document("plan")["definition"])
+
+    @cached_property
+    def facts(self) -> dict[str, Any]:
+        """``train_end``, ``threshold``, ``columns``, ``seed``, sizes and the holdout's metric."""
+        return dict(self.document("facts"))
+
+    @cached_property
+    def model(self) -> Any:
+        """The fitted estimator. Loading runs the version's code."""
+        import mlflow.sklearn
+
+        return mlflow.sklearn.load_model(str(self.folder))
+
+
+def write_bundle(
+    folder: Path,
+    model: Any,
+    *,
+    sample: pd.DataFrame,
+    predictions: Any,
+    task: str,
+    documents: Mapping[str, Any],
+    frames: Mapping[str, pd.DataFrame],
+    estimator_type: str,
+) -> None:
+    """Write a bundle to an empty folder.
+
+    :param sample: some rows of the design matrix, for the signature.
+    :param predictions: what the model says of them.
+    :param documents: JSON documents by name; ``frames``: Parquet tables by name.
+    """
+    import mlflow.sklearn
+    from mlflow.models import infer_signature
+
+    common: dict[str, Any] = {
+        "signature": infer_signature(sample, predictions),
+        "pip_requirements": requirements(estimator_type),
+        "pyfunc_predict_fn": "predict" if task == "regression" else "predict_proba",
+    }
+    trusted = _skops_types(model)
+    if trusted is None:
+        mlflow.sklearn.save_model(model, str(folder), serialization_format="cloudpickle", **common)
+    else:
+        mlflow.sklearn.save_model(model, str(folder), serialization_format="skops", skops_trusted_types=trusted, **common)
+    own = folder / FOLDER
+    own.mkdir()
+    for name, value in documents.items():
+        (own / f"{name}.json").write_bytes(to_json(value))
+    for name, frame in frames.items():
+        frame.to_parquet(own / f"{name}.parquet", index=False)
+
+
+def _skops_types(model: Any) -> list[str] | None:
+    """Types that skops must be told to trust, or ``None`` when it cannot hold this model (then it is pickled)."""
+    import skops.io
+
+    try:
+        blob = skops.io.dumps(model)
+        types = list(skops.io.get_untrusted_types(data=blob))
+        skops.io.loads(blob, trusted=types)
+    except Exception:
+        return None
+    return types
+
+
+def requirements(estimator_type: str) -> list[str]:
+    """Pinned requirements of a bundle (given, because MLflow's own inference takes 13 s)."""
+    top = estimator_type.split(".")[0]
+    owners = importlib.metadata.packages_distributions().get(top, [])
+    names = dict.fromkeys([*_RUNTIME, *owners])
+    pins = []
+    for name in names:
+        try:
+            pins.append(f"{name}=={importlib.metadata.version(name)}")
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return pins
+
+
+def parquet_bytes(frame: pd.DataFrame) -> bytes:
+    """A frame as Parquet."""
+    sink = io.BytesIO()
+    frame.to_parquet(sink, index=False)
+    return sink.getvalue()

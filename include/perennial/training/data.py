@@ -1,0 +1,115 @@
+"""Rows for fitting and judging: features joined with labels, frozen in snapshots."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+
+from perennial.errors import DataError
+from perennial.features.definition import Definition
+from perennial.lake.homes import feature_table, feed_table
+from perennial.lake.table import PARTITION, PartitionedTable, Snapshot
+from perennial.specs import FeedSpec, ModelSpec
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from numpy.typing import NDArray
+
+#: What a missing category becomes; estimators then see a category like any other.
+MISSING = "<missing>"
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Feature rows with their labels, in (partition, key) order.
+
+    :param X: features; numbers are float64, everything else is str.
+    :param y: labels; NaN where there is none. Binary: 1.0 for the positive class.
+    :param blocks: the partition of each row.
+    """
+
+    X: pd.DataFrame
+    y: NDArray[np.float64]
+    blocks: NDArray[np.str_]
+
+    @property
+    def labelled(self) -> Rows:
+        """Only the rows that have a label."""
+        return self.take(~np.isnan(self.y))
+
+    def take(self, mask: NDArray[np.bool_]) -> Rows:
+        """The rows where ``mask`` is true."""
+        return Rows(self.X[mask].reset_index(drop=True), self.y[mask], self.blocks[mask])
+
+    def coverage(self) -> dict[str, float]:
+        """Share of labelled rows per partition."""
+        keys, inverse = np.unique(self.blocks, return_inverse=True)
+        have = np.bincount(inverse, weights=~np.isnan(self.y))
+        return {str(k): float(h / n) for k, h, n in zip(keys, have, np.bincount(inverse), strict=True)}
+
+
+def feature_columns(schema: Sequence[str], definition: Definition) -> list[str]:
+    """The feature columns among a feature table's columns, in the definition's order."""
+    own = {*definition.key, definition.event, PARTITION, "digest", "inputs"}
+    return [c for c in schema if c not in own]
+
+
+def snapshot_rows(
+    spec: ModelSpec, feeds: Mapping[str, FeedSpec], definition: Definition, keys: Sequence[str]
+) -> dict[str, Snapshot]:
+    """Freeze features and labels of ``keys``: table, version, predicate and sha256."""
+    features = feature_table(spec.name, definition.digest, list(definition.key))
+    return {"features": features.snapshot(keys), "labels": feed_table(feeds[spec.labels.feed]).snapshot(keys)}
+
+
+def load_rows(
+    spec: ModelSpec, feeds: Mapping[str, FeedSpec], definition: Definition, snapshots: Mapping[str, Snapshot]
+) -> Rows:
+    """Read what the snapshots name, and join labels to features by the entity's key.
+
+    :raises DataError: when the snapshots no longer hold, or a label occurs twice.
+    """
+    features = PartitionedTable(snapshots["features"].uri, definition.key, labels=("inputs",))
+    label_feed = feeds[spec.labels.feed]
+    key = list(definition.key)
+    left = features.read_snapshot(snapshots["features"])
+    right = PartitionedTable(snapshots["labels"].uri, label_feed.key).read_snapshot(
+        snapshots["labels"], columns=[*key, spec.labels.column]
+    )
+    if right.select(key).group_by(key).aggregate([]).num_rows != right.num_rows:
+        raise DataError(f"labels of {spec.name}: a key occurs twice in feed {label_feed.name}; a label must be unique")
+    order = [(PARTITION, "ascending"), *((k, "ascending") for k in key)]
+    label = "__label__"
+    right = right.rename_columns([*key, label])
+    joined = left.join(right, keys=key, join_type="left outer").sort_by(order)
+    return Rows(
+        to_matrix(joined, feature_columns(left.column_names, definition)),
+        label_values(spec, joined.column(label)),
+        joined.column(PARTITION).to_numpy(zero_copy_only=False).astype(str),
+    )
+
+
+def label_values(spec: ModelSpec, column: pa.ChunkedArray) -> NDArray[np.float64]:
+    """Labels as floats: NaN for none; binary: 1.0 where the value is the positive one."""
+    if spec.task.type == "regression":
+        return np.asarray(column.cast(pa.float64()).to_numpy(zero_copy_only=False), dtype=np.float64)
+    values = column.to_pylist()
+    return np.array([np.nan if v is None else float(v == spec.task.positive) for v in values], dtype=np.float64)
+
+
+def to_matrix(rows: pa.Table, columns: Sequence[str]) -> pd.DataFrame:
+    """The design matrix: the one conversion that training and scoring share."""
+    import pandas as pd
+
+    data: dict[str, Any] = {}
+    for name in columns:
+        column = rows.column(name)
+        if pa.types.is_floating(column.type):
+            data[name] = column.to_numpy(zero_copy_only=False).astype(np.float64)
+        else:
+            data[name] = pd.Series(column.fill_null(MISSING).to_pylist(), dtype=object)
+    return pd.DataFrame(data, columns=list(columns))

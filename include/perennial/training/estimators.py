@@ -1,0 +1,124 @@
+"""From a spec's ``estimator`` to something that can be fitted on our rows.
+
+An importable class gets what it needs around it: ordinal codes for categories where it takes missing values itself
+(trees), else imputation, scaling and one-hot columns. A factory ``pipeline.py:build`` in the model's folder gets the
+rows as they are and is left alone.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from perennial.errors import SpecError
+from perennial.specs import ModelSpec
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from numpy.typing import NDArray
+
+
+def resolve(kind: str, folder: Path) -> Any:
+    """The class, or the factory function, that ``estimator.type`` names.
+
+    :raises SpecError: when it is not there.
+    """
+    if ".py:" in kind:
+        file, _, function = kind.partition(":")
+        found = getattr(_load(folder / file), function, None)
+        if not callable(found):
+            raise SpecError(f"estimator {kind}: {folder / file} has no function {function!r}")
+        return found
+    module, _, name = kind.rpartition(".")
+    try:
+        return getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as e:
+        raise SpecError(f"estimator {kind} cannot be imported: {e}") from e
+
+
+def _load(path: Path) -> ModuleType:
+    """Import a model's own file under a name of its own; pickles carry it by value, so a version needs no file."""
+    import importlib.util
+
+    import cloudpickle
+
+    name = f"perennial_model_{path.parent.name}_{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None or not path.is_file():
+        raise SpecError(f"{path} is not there")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    cloudpickle.register_pickle_by_value(module)
+    return module
+
+
+def make(spec: ModelSpec, folder: Path, X: pd.DataFrame, seed: int, params: Mapping[str, Any] | None = None) -> Any:
+    """A fresh, unfitted estimator for rows like ``X``.
+
+    :param params: on top of the spec's own (a trial of a search).
+    :raises SpecError: when the parameters do not fit.
+    """
+    factory = resolve(spec.estimator.type, folder)
+    given = {**spec.estimator.params, **(params or {})}
+    try:
+        if ".py:" in spec.estimator.type:
+            return _seeded(factory(**given), seed)
+        estimator = _seeded(factory(**given), seed)
+    except TypeError as e:
+        raise SpecError(f"{spec.name}: estimator {spec.estimator.type}: {e}") from e
+    return _around(estimator, X)
+
+
+def _seeded(estimator: Any, seed: int) -> Any:
+    parameters = estimator.get_params()
+    names = [n for n in parameters if n == "random_state" or n.endswith("__random_state")]
+    return estimator.set_params(**{n: seed for n in names if parameters[n] is None}) if names else estimator
+
+
+def takes_missing(estimator: Any) -> bool:
+    """Whether the estimator takes NaN by itself, as histogram trees do."""
+    from sklearn.utils import get_tags
+
+    return bool(get_tags(estimator).input_tags.allow_nan)
+
+
+def _around(estimator: Any, X: pd.DataFrame) -> Any:
+    from sklearn.compose import ColumnTransformer
+    from sklearn.impute import SimpleImputer
+    from sklearn.pipeline import Pipeline, make_pipeline
+    from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder, StandardScaler
+
+    text = [c for c in X.columns if X[c].dtype.kind not in "fiub"]
+    numbers = [c for c in X.columns if c not in text]
+    if takes_missing(estimator):
+        codes = OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=-1)
+        columns = ColumnTransformer([("text", codes, text), ("numbers", "passthrough", numbers)])
+    else:
+        columns = ColumnTransformer(
+            [
+                ("text", OneHotEncoder(handle_unknown="infrequent_if_exist", min_frequency=20, sparse_output=False), text),
+                ("numbers", make_pipeline(SimpleImputer(add_indicator=True), StandardScaler()), numbers),
+            ]
+        )
+    columns.set_output(transform="default")
+    return Pipeline([("columns", columns), ("model", estimator)])
+
+
+def score(model: Any, X: pd.DataFrame, task: str) -> NDArray[np.float64]:
+    """What the model says: the probability of the positive class, or the predicted value.
+
+    :raises SpecError: when a binary model gives no probabilities.
+    """
+    if task == "regression":
+        return np.asarray(model.predict(X), dtype=np.float64)
+    if not hasattr(model, "predict_proba"):
+        raise SpecError(f"{type(model).__name__} gives no probabilities; wrap it in CalibratedClassifierCV")
+    classes = list(model.classes_)
+    return np.asarray(model.predict_proba(X)[:, classes.index(1)], dtype=np.float64)

@@ -1,0 +1,255 @@
+"""Judge a candidate on its holdout: floor, baseline, champion. The same code serves train and retrain."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from perennial.errors import DataError
+from perennial.features.builder import FeatureBuilder
+from perennial.gates.baseline import Baseline, baseline_gate
+from perennial.gates.champion import champion_gate, no_champion
+from perennial.gates.floor import floor_gate
+from perennial.gates.metrics import get_metric
+from perennial.gates.verdict import GateResult, decide, guarded
+from perennial.lake.table import Fence, Snapshot, no_fence
+from perennial.ledger import Entry, Ledger
+from perennial.pages import page, section, table
+from perennial.registry import tracking, versions
+from perennial.runs import Actor
+from perennial.specs.partitions import period
+from perennial.training import estimators
+from perennial.training.bundle import Bundle
+from perennial.training.data import Rows, load_rows, snapshot_rows
+from perennial.training.fit import Candidate
+from perennial.training.plan import TrainingPlan
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """All gates' results and what they come to.
+
+    :param champion: the version judged against; ``None``: there is none yet.
+    """
+
+    verdict: str
+    reason: str
+    results: tuple[GateResult, ...]
+    warnings: tuple[str, ...]
+    champion: str | None
+    holdout: tuple[str, str]
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "verdict": self.verdict,
+            "reason": self.reason,
+            "results": [r.to_dict() for r in self.results],
+            "warnings": list(self.warnings),
+            "champion": self.champion,
+            "holdout": list(self.holdout),
+        }
+
+    @classmethod
+    def from_dict(cls, value: Mapping[str, Any]) -> Evaluation:
+        return cls(
+            value["verdict"],
+            value["reason"],
+            tuple(GateResult.from_dict(r) for r in value["results"]),
+            tuple(value["warnings"]),
+            value["champion"],
+            (value["holdout"][0], value["holdout"][1]),
+        )
+
+
+def evaluate(
+    plan: TrainingPlan, holdout: Mapping[str, Snapshot], candidate: Candidate, ledger: Ledger, actor: Actor,
+    fence: Fence = no_fence,
+) -> Evaluation:
+    """Run every gate on the holdout's labelled rows.
+
+    Blocks below the spec's label coverage are left out, and counted. The champion scores the same rows with its own
+    feature definition; blocks that it trained on are left out too.
+    """
+    spec = plan.spec
+    cache = tracking.cache_folder()
+    own = Bundle(cache.fetch(candidate.model_id))
+    rows = load_rows(spec, plan.feeds, plan.definition, holdout)
+    frame = own.frame("holdout")
+    if len(frame) != len(rows.y) or not np.array_equal(frame["partition"].to_numpy().astype(str), rows.blocks):
+        raise DataError(f"{spec.name}: the holdout of run {candidate.run_id} is not the one that was scored")
+    scores = frame["score"].to_numpy()
+    champion = versions.by_alias(spec.name, versions.CHAMPION)
+    covered = {k for k, share in rows.coverage().items() if share >= spec.labels.min_coverage}
+    keep = np.isin(rows.blocks, sorted(covered)) & ~np.isnan(rows.y)
+    wanted = {*plan.holdout_keys, *plan.holdout_missing}
+    metric = get_metric(spec.metric.name, spec.task.type)
+    within = spec.metric.within
+    threshold = own.facts["threshold"]
+    floor_and_baseline = [
+        floor_gate(
+            rows.y[keep], scores[keep], rows.blocks[keep], spec=spec.gates.floor, task_type=spec.task.type,
+            threshold=threshold, within=within,
+        ),
+        baseline_gate(
+            rows.y[keep],
+            scores[keep],
+            Baseline.from_dict(own.document("baseline")).predict(rows.X[keep]),
+            rows.blocks[keep],
+            spec=spec.gates.baseline,
+            metric=metric,
+            within=within,
+            min_gain=spec.min_gain("baseline"),
+            threshold=threshold,
+            left_out=len(wanted) - len(covered),
+            first_version=champion is None,
+        ),
+    ]  # fmt: skip
+    judged = no_champion(spec.gates.champion.mode)
+    if champion is not None:
+        judged = guarded(
+            "champion",
+            spec.gates.champion.mode,
+            lambda: _against(plan, rows, scores, keep, covered, wanted, champion, threshold, ledger, actor, fence),
+        )
+    results = [*floor_and_baseline, judged]
+    decision = decide(results)
+    keys = sorted(wanted)
+    return Evaluation(
+        decision.verdict,
+        decision.reason,
+        tuple(results),
+        tuple(decision.warnings),
+        champion.version if champion else None,
+        (keys[0], keys[-1]),
+    )
+
+
+def _against(
+    plan: TrainingPlan,
+    rows: Rows,
+    scores: NDArray[np.float64],
+    keep: NDArray[np.bool_],
+    covered: set[str],
+    wanted: set[str],
+    champion: versions.Version,
+    threshold: float | None,
+    ledger: Ledger,
+    actor: Actor,
+    fence: Fence,
+) -> GateResult:
+    spec = plan.spec
+    other = Bundle(tracking.cache_folder().fetch(champion.model_id))
+    seen_until = dt.datetime.fromisoformat(other.facts["train_end"])
+    unseen = {k for k in covered if period(plan.entity, k)[0] >= seen_until}
+    mask = keep & np.isin(rows.blocks, sorted(unseen))
+    theirs = champion_scores(other, plan, sorted(set(plan.holdout_keys)), rows, fence)
+    return champion_gate(
+        rows.y[mask],
+        scores[mask],
+        theirs[mask],
+        rows.blocks[mask],
+        spec=spec.gates.champion,
+        metric=get_metric(spec.metric.name, spec.task.type),
+        within=spec.metric.within,
+        min_gain=spec.min_gain("champion"),
+        judged_before=judged_before(ledger, spec.name, champion.version, min(wanted), max(wanted), actor),
+        left_out=len(wanted) - len(unseen),
+        threshold_new=threshold,
+        threshold_old=other.facts["threshold"],
+    )
+
+
+def champion_scores(
+    other: Bundle, plan: TrainingPlan, keys: Sequence[str], rows: Rows, fence: Fence
+) -> NDArray[np.float64]:
+    """The champion's scores of the holdout's rows, from its own feature definition."""
+    if other.definition.digest == plan.definition.digest:
+        X = rows.X
+    else:
+        FeatureBuilder(plan.spec.name, other.definition, plan.feeds).ensure(keys, fence=fence)
+        again = load_rows(plan.spec, plan.feeds, other.definition, snapshot_rows(plan.spec, plan.feeds, other.definition, keys))
+        if not np.array_equal(again.blocks, rows.blocks):
+            raise DataError(f"{plan.spec.name}: the champion's features cover other rows of the holdout than the candidate's")
+        X = again.X
+    return estimators.score(other.model, X, plan.spec.task.type)
+
+
+def judged_before(ledger: Ledger, model: str, champion: str, first: str, last: str, actor: Actor) -> int:
+    """Candidates judged against this champion on a holdout that overlaps ``first`` to ``last``: the ledger knows.
+
+    What this very run wrote, before it was cleared, does not count.
+    """
+    found = 0
+    for e in ledger.find(model, event="decision"):
+        span = e.figures.get("holdout")
+        own = (e.actor.get("dag_id"), e.actor.get("run_id")) == (actor.dag_id, actor.run_id)
+        if not own and e.figures.get("champion") == champion and span and span[0] <= last and span[1] >= first:
+            found += 1
+    return found
+
+
+def record(
+    plan: TrainingPlan, evaluation: Evaluation, candidate: Candidate, ledger: Ledger, actor: Actor, fence: Fence = no_fence
+) -> None:
+    """Write every gate's verdict and the decision to the ledger."""
+    common: dict[str, Any] = {
+        "subject": plan.spec.name,
+        "as_of": plan.as_of.isoformat(),
+        "actor": actor.to_dict(),
+        "digests": dict(plan.digests),
+    }
+    for r in evaluation.results:
+        ledger.append(
+            Entry(
+                id=actor.entry_id("gate", r.gate),
+                event="gate",
+                verdict=r.verdict,
+                reason=r.reason,
+                figures={**r.figures, "gate": r.gate, "mode": r.mode, "warnings": list(r.warnings)},
+                **common,
+            ),
+            fence=fence,
+        )
+    figures = {
+        "champion": evaluation.champion,
+        "holdout": list(evaluation.holdout),
+        "window_days": plan.window_days,
+        "train_partitions": len(plan.train_keys),
+        "missing": len(plan.missing),
+        "mlflow_run": candidate.run_id,
+        "warnings": list(evaluation.warnings),
+        "dry_run": plan.dry_run,
+    }
+    ledger.append(
+        Entry(
+            id=actor.entry_id("decision"),
+            event="decision",
+            verdict=evaluation.verdict,
+            reason=evaluation.reason,
+            figures=figures,
+            **common,
+        ),
+        fence=fence,
+    )
+
+
+def report(plan: TrainingPlan, evaluation: Evaluation) -> bytes:
+    """The page that shows a decision."""
+    rows = [(r.gate, r.verdict, r.mode, r.reason, "; ".join(r.warnings)) for r in evaluation.results]
+    parts = [section("Gates", table(("gate", "verdict", "mode", "why", "warnings"), rows, state=1))]
+    for r in evaluation.results:
+        shown = [(k, v) for k, v in r.figures.items() if v is not None]
+        if shown:
+            parts.append(section(f"Figures of {r.gate}", table(("figure", "value"), shown)))
+    window = "all history" if plan.window_days is None else f"{plan.window_days} days"
+    against = f"version {evaluation.champion}" if evaluation.champion else "no champion yet"
+    lead = (
+        f"{evaluation.verdict}: trained on {len(plan.train_keys)} partitions ({window}), judged on "
+        f"{evaluation.holdout[0]} to {evaluation.holdout[1]} against {against}, as of {plan.as_of:%Y-%m-%d %H:%M} UTC"
+    )
+    return page(f"Decision on {plan.spec.name}", lead, *parts)

@@ -1,0 +1,158 @@
+"""Fit a candidate and log its bundle. One function from a plan and its snapshots to a bundle, in any process."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from perennial.errors import DataError
+from perennial.gates.baseline import fit_baseline
+from perennial.gates.metrics import get_metric
+from perennial.lake.table import Snapshot
+from perennial.monitoring.reference import build_reference
+from perennial.registry import tracking
+from perennial.runs import Actor
+from perennial.training import estimators
+from perennial.training.bundle import write_bundle
+from perennial.training.data import Rows, load_rows
+from perennial.training.plan import TrainingPlan
+from perennial.training.search import search
+
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A trained bundle in an MLflow run; it becomes a version once no gate fails or holds."""
+
+    run_id: str
+    model_id: str
+
+    def to_dict(self) -> dict[str, str]:
+        return {"run_id": self.run_id, "model_id": self.model_id}
+
+
+def fit(
+    plan: TrainingPlan,
+    train: Mapping[str, Snapshot],
+    holdout: Mapping[str, Snapshot],
+    actor: Actor,
+    progress: Progress = lambda text: None,
+) -> Candidate:
+    """Fit on ``train``, score ``holdout``, log the bundle. A retry finds the bundle of the first try.
+
+    :raises DataError: when there is nothing to learn from.
+    """
+    run_id = tracking.run_of(plan.spec.name, actor)
+    done = tracking.bundle_of(run_id)
+    if done is not None:
+        progress(f"run {run_id} has its bundle already")
+        return Candidate(run_id, done)
+    from threadpoolctl import threadpool_limits
+
+    with threadpool_limits(limits=plan.spec.compute.cpus):
+        return _fit(plan, train, holdout, run_id, progress)
+
+
+def _fit(
+    plan: TrainingPlan, train: Mapping[str, Snapshot], holdout: Mapping[str, Snapshot], run_id: str, progress: Progress
+) -> Candidate:
+    spec, folder = plan.spec, Path(plan.folder)
+    everything = load_rows(spec, plan.feeds, plan.definition, train)
+    rows = everything.labelled
+    judged = load_rows(spec, plan.feeds, plan.definition, holdout)
+    _check_rows(plan, rows)
+    params: dict[str, Any] = {}
+    if spec.search.trials > 0:
+        params = search(spec, folder, rows, plan.seed, lambda n, best: progress(f"trial {n}: best {best:.4f}"))
+    progress(f"fitting {spec.estimator.type} on {len(rows.y):,} rows of {len(plan.train_keys)} partitions")
+    model = estimators.make(spec, folder, rows.X, plan.seed, params)
+    model.fit(rows.X, _target(spec.task.type, rows.y))
+    task = spec.task.type
+    threshold = None
+    if task == "binary":
+        threshold = spec.scoring.threshold if spec.scoring.threshold is not None else float(rows.y.mean())
+    scores = estimators.score(model, judged.X, task)
+    metric = get_metric(spec.metric.name, task)
+    known = ~np.isnan(judged.y)
+    value = metric(judged.y[known], scores[known], threshold) if known.any() else float("nan")
+    baseline = fit_baseline(rows.X, rows.y, spec.gates.baseline.by, task, metric)
+    progress("calibrating drift on blocks inside the training window")
+    reference = build_reference(everything.X, everything.blocks, scores, spec.monitoring, plan.seed)
+    facts = {
+        "train_end": plan.train_end.isoformat(),
+        "as_of": plan.as_of.isoformat(),
+        "threshold": threshold,
+        "columns": list(rows.X.columns),
+        "train_rows": len(rows.y),
+        "train_partitions": len(plan.train_keys),
+        "holdout_rows": int(known.sum()),
+        "seed": plan.seed,
+        "cpus": spec.compute.cpus,
+        "search": params,
+        "metric": {"name": metric.name, "value": None if np.isnan(value) else value},
+    }
+    with tempfile.TemporaryDirectory() as temporary:
+        target = Path(temporary) / "bundle"
+        write_bundle(
+            target,
+            model,
+            sample=rows.X.head(200),
+            predictions=model.predict(rows.X.head(200)) if task == "regression" else model.predict_proba(rows.X.head(200)),
+            task=task,
+            documents={
+                "plan": plan.to_dict(),
+                "snapshots": {
+                    "train": {k: s.to_dict() for k, s in train.items()},
+                    "holdout": {k: s.to_dict() for k, s in holdout.items()},
+                },
+                "facts": facts,
+                "baseline": baseline.to_dict(),
+                "drift": reference.document,
+            },
+            frames={"reference": reference.sample, "holdout": _holdout_frame(judged, scores)},
+            estimator_type=spec.estimator.type,
+        )
+        model_id = tracking.log_bundle(
+            run_id,
+            spec.name,
+            target,
+            params={
+                "estimator": spec.estimator.type,
+                **{f"estimator.{k}": v for k, v in {**spec.estimator.params, **params}.items()},
+                "seed": plan.seed,
+                "as_of": plan.as_of.isoformat(),
+                "train_end": plan.train_end.isoformat(),
+                "window_days": plan.window_days or "expanding",
+                "train_rows": len(rows.y),
+                "features": len(rows.X.columns),
+            },
+            metrics={f"holdout_{metric.name}": value},
+            tags={**{k.replace(":", "."): str(v) for k, v in plan.digests.items()}, "seed": str(plan.seed)},
+            snapshots={f"{part}_{k}": s for part, group in (("train", train), ("holdout", holdout)) for k, s in group.items()},
+        )
+    return Candidate(run_id, model_id)
+
+
+def _check_rows(plan: TrainingPlan, rows: Rows) -> None:
+    name, task = plan.spec.name, plan.spec.task.type
+    if len(rows.y) == 0:
+        raise DataError(f"{name}: none of the {len(plan.train_keys)} training partitions has a labelled row")
+    if task == "binary" and len(np.unique(rows.y)) < 2:
+        only = "positive" if rows.y[0] == 1 else "negative"
+        raise DataError(f"{name}: every one of the {len(rows.y):,} training rows is {only}; there is nothing to learn")
+
+
+def _target(task: str, y: Any) -> Any:
+    return y.astype(np.int64) if task == "binary" else y
+
+
+def _holdout_frame(rows: Rows, scores: Any) -> Any:
+    import pandas as pd
+
+    return pd.DataFrame({"partition": rows.blocks, "label": rows.y, "score": scores})

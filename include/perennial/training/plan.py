@@ -1,0 +1,210 @@
+"""Which rows a training may use: everything that follows from the spec, ``as_of`` and what is in the lake.
+
+The plan is made once, by a run's first task, and is all that later tasks look at: they never read the spec again.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from perennial.errors import DataError, UsageError
+from perennial.features.builder import FeatureBuilder
+from perennial.features.definition import Definition, load_definition
+from perennial.lake.homes import feed_table
+from perennial.specs import FeedSpec, ModelSpec
+from perennial.specs.loader import digest
+from perennial.specs.partitions import keys_between, last_key_known, parse_key, period, shift
+from perennial.trust.lineage import code_identity
+
+
+@dataclass(frozen=True)
+class TrainingPlan:
+    """A run's own copy of everything that decides its outcome.
+
+    :param as_of: exclusive instant (UTC) up to which the run knows things.
+    :param train_keys: partitions to train on. ``holdout_keys``: later ones to judge on.
+    :param train_end: exclusive end of the last training partition (UTC).
+    :param missing: partitions of the training window that cannot be used, with the reason.
+    :param window_days: length of the training window; ``None``: expanding.
+    """
+
+    spec: ModelSpec
+    feeds: Mapping[str, FeedSpec]
+    definition: Definition
+    as_of: dt.datetime
+    seed: int
+    window_days: int | None
+    train_keys: tuple[str, ...]
+    holdout_keys: tuple[str, ...]
+    train_end: dt.datetime
+    missing: Mapping[str, str]
+    holdout_missing: Mapping[str, str]
+    dry_run: bool
+    digests: Mapping[str, str]
+    folder: str
+
+    @property
+    def entity(self) -> FeedSpec:
+        return self.feeds[self.spec.entity]
+
+    @property
+    def label_feed(self) -> FeedSpec:
+        return self.feeds[self.spec.labels.feed]
+
+    def builder(self) -> FeatureBuilder:
+        """The feature builder of this run's definition."""
+        return FeatureBuilder(self.spec.name, self.definition, self.feeds)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "spec": self.spec.model_dump(mode="json"),
+            "feeds": {n: f.model_dump(mode="json") for n, f in self.feeds.items()},
+            "definition": self.definition.to_dict(),
+            "as_of": self.as_of.isoformat(),
+            "seed": self.seed,
+            "window_days": self.window_days,
+            "train_keys": list(self.train_keys),
+            "holdout_keys": list(self.holdout_keys),
+            "train_end": self.train_end.isoformat(),
+            "missing": dict(self.missing),
+            "holdout_missing": dict(self.holdout_missing),
+            "dry_run": self.dry_run,
+            "digests": dict(self.digests),
+            "folder": self.folder,
+        }
+
+    @classmethod
+    def from_dict(cls, value: Mapping[str, Any]) -> TrainingPlan:
+        return cls(
+            spec=ModelSpec.model_validate(value["spec"]),
+            feeds={n: FeedSpec.model_validate(f) for n, f in value["feeds"].items()},
+            definition=Definition.from_dict(value["definition"]),
+            as_of=dt.datetime.fromisoformat(value["as_of"]),
+            seed=value["seed"],
+            window_days=value["window_days"],
+            train_keys=tuple(value["train_keys"]),
+            holdout_keys=tuple(value["holdout_keys"]),
+            train_end=dt.datetime.fromisoformat(value["train_end"]),
+            missing=value["missing"],
+            holdout_missing=value["holdout_missing"],
+            dry_run=value["dry_run"],
+            digests=value["digests"],
+            folder=value["folder"],
+        )
+
+
+def make_plan(
+    spec: ModelSpec,
+    feeds: Mapping[str, FeedSpec],
+    folder: Path,
+    *,
+    as_of: dt.datetime,
+    window_days: int | None = None,
+    seed: int | None = None,
+    dry_run: bool = False,
+) -> TrainingPlan:
+    """Decide on training and holdout partitions as of an instant.
+
+    The holdout is the last labelled partitions; a gap of at least horizon + delay lies between it and ``train_end``.
+
+    :param window_days: train on this many partitions only; default: what the spec says.
+    :raises DataError: when too little is labelled by then, or too many partitions are missing.
+    """
+    definition = load_definition(spec, folder, feeds)
+    definition.check_feeds(feeds)
+    entity, labels = feeds[spec.entity], feeds[spec.labels.feed]
+    last = last_labelled(spec, labels, as_of)
+    start = max(spec.training.start or entity.start, entity.start)
+    if last is None or parse_key(labels, last) < start:
+        raise DataError(f"{spec.name}: nothing is labelled by {as_of:%Y-%m-%d %H:%M} UTC; choose a later as_of")
+    labelled_days = (parse_key(labels, last) - start).days + 1
+    holdout_days = spec.holdout_for(labelled_days).days
+    first_holdout = shift(entity, last, -(holdout_days - 1))
+    last_train = shift(entity, first_holdout, -spec.gap_for(labels).days - 1)
+    if window_days is None and spec.training.window != "expanding":
+        window_days = spec.training.window.days
+    first_train = start.isoformat()
+    if window_days is not None:
+        first_train = max(first_train, shift(entity, last_train, -(window_days - 1)))
+    if last_train < first_train:
+        raise DataError(
+            f"{spec.name}: as of {as_of:%Y-%m-%d} there are {labelled_days} labelled days; the holdout takes "
+            f"{holdout_days} and the gap {spec.gap_for(labels).days}, which leaves none to train on"
+        )
+    builder = FeatureBuilder(spec.name, definition, feeds)
+    train, missing = _usable(builder, labels, keys_between(entity, first_train, last_train))
+    holdout, holdout_missing = _usable(builder, labels, keys_between(entity, first_holdout, last))
+    wanted = len(train) + len(missing)
+    if len(missing) > spec.training.max_missing * wanted:
+        some = "; ".join(f"{k}: {why}" for k, why in list(missing.items())[:3])
+        raise DataError(
+            f"{spec.name}: {len(missing)} of {wanted} training partitions cannot be used, more than max_missing "
+            f"{spec.training.max_missing:.0%} ({some})"
+        )
+    if not holdout:
+        raise DataError(f"{spec.name}: no partition of the holdout {first_holdout} to {last} can be used")
+    code = code_identity(folder)
+    digests = {
+        "spec": digest(spec),
+        "features": definition.digest,
+        **{f"feed:{n}": digest(feeds[n]) for n in {*definition.feeds, labels.name}},
+        **code.to_dict(),
+    }
+    return TrainingPlan(
+        spec=spec,
+        feeds={n: feeds[n] for n in sorted({*definition.feeds, spec.entity, labels.name})},
+        definition=definition,
+        as_of=as_of,
+        seed=spec.training.seed if seed is None else seed,
+        window_days=window_days,
+        train_keys=tuple(train),
+        holdout_keys=tuple(holdout),
+        train_end=period(entity, last_train)[1],
+        missing=missing,
+        holdout_missing=holdout_missing,
+        dry_run=dry_run,
+        digests=digests,
+        folder=str(folder),
+    )
+
+
+def last_labelled(spec: ModelSpec, labels: FeedSpec, as_of: dt.datetime) -> str | None:
+    """The newest partition whose outcomes are complete at ``as_of``: end + horizon + delay <= as_of."""
+    return last_key_known(labels, as_of - spec.labels.horizon)
+
+
+def _usable(builder: FeatureBuilder, labels: FeedSpec, keys: list[str]) -> tuple[list[str], dict[str, str]]:
+    labelled = feed_table(labels).partitions()
+    usable: list[str] = []
+    missing: dict[str, str] = {}
+    for k in keys:
+        gaps = builder.missing(k)
+        if gaps:
+            missing[k] = f"no {', no '.join(gaps)}"
+        elif k not in labelled:
+            missing[k] = f"no {labels.name} {k}"
+        else:
+            usable.append(k)
+    return usable, missing
+
+
+def resolve_as_of(value: str | None, run_after: dt.datetime, entity: FeedSpec) -> dt.datetime:
+    """The instant a form or a schedule means. A date is the start of that day in the entity feed's zone.
+
+    :raises UsageError: when the text is neither a date nor an instant.
+    """
+    from zoneinfo import ZoneInfo
+
+    if not value:
+        return run_after.astimezone(dt.UTC)
+    try:
+        instant = dt.datetime.fromisoformat(value)
+    except ValueError:
+        raise UsageError(f"as_of {value!r} is not a date: write 2013-03-01, or an instant with its zone") from None
+    if instant.tzinfo is None:
+        instant = instant.replace(tzinfo=ZoneInfo(entity.timezone))
+    return instant.astimezone(dt.UTC)

@@ -1,0 +1,66 @@
+"""Imports the heavy libraries once, before LocalExecutor forks its workers, so that a task starts in a fraction of a second.
+
+Imports only: running an OpenMP region in the parent deadlocks the children (measured, FACTS). Set
+``PERENNIAL_PRELOAD=0`` to do without. Celery workers get the same list through ``imports`` in their configuration.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+import sys
+import time
+from typing import Any
+
+from airflow.listeners import hookimpl
+
+log = logging.getLogger(__name__)
+
+MODULES = (
+    "numpy",
+    "pandas",
+    "pyarrow.parquet",
+    "pyarrow.csv",
+    "pyarrow.dataset",
+    "duckdb",
+    "deltalake",
+    "sklearn.ensemble",
+    "sklearn.compose",
+    "sklearn.pipeline",
+    "skops.io",
+    "mlflow",
+    "mlflow.sklearn",
+    "great_expectations",
+    "evidently",
+    "evidently.metrics",
+    "scipy.stats",
+    "optuna",
+    "perennial.training.evaluate",
+    "perennial.scoring.predict",
+    "perennial.monitoring.watch",
+    "perennial.ingestion.ingest",
+)
+
+
+def preload() -> None:
+    """Import every module of :data:`MODULES`; one that fails is left for the task that needs it to complain about."""
+    logging.getLogger("great_expectations").setLevel(logging.WARNING)
+    start = time.monotonic()
+    for name in MODULES:
+        try:
+            importlib.import_module(name)
+        except ImportError:
+            log.warning("could not import %s ahead of time", name, exc_info=True)
+    log.info("imported %d heavy modules in %.1f s, before workers fork", len(MODULES), time.monotonic() - start)
+
+
+class PreloadListener:
+    """Runs :func:`preload` when the scheduler's job starts, which is before its executor does."""
+
+    @hookimpl
+    def on_starting(self, component: Any) -> None:
+        """Airflow's hook: some long-running component of this process starts."""
+        wanted = os.environ.get("PERENNIAL_PRELOAD", "1") != "0"
+        if wanted and type(component).__name__ == "Job" and "scheduler" in sys.argv:
+            preload()

@@ -1,0 +1,137 @@
+"""When DAGs run: from a spec to a timetable.
+
+Keyed DAGs use one timetable for four ways of starting: a cron tick per partition, a keyed asset event, a key given by
+hand, and a backfill from the UI. Airflow has each of them, but no stock timetable has all: asset-driven DAGs cannot be
+backfilled, and ``AssetOrTimeSchedule`` loses the key.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Iterable
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from airflow.partition_mappers.temporal import StartOfDayMapper
+from airflow.sdk import CronTriggerTimetable
+from airflow.timetables.base import DagRunInfo, DataInterval, TimeRestriction
+from airflow.timetables.simple import PartitionedAssetTimetable
+from airflow.timetables.trigger import CronPartitionTimetable
+from airflow.utils.types import DagRunType
+
+from perennial.specs import FeedSpec, ModelSpec
+
+#: How keys of a grain are written (``strptime``); week keys come with weekly partitions.
+KEY_FORMATS = {"day": "%Y-%m-%d"}
+#: A tick at midnight after the period: cron per grain. (Other times of day make a backfill lose its last day.)
+CRONS = {"day": "0 0 * * *"}
+
+
+class KeyedTimetable(PartitionedAssetTimetable):
+    """Cron, keyed events, manual keys and backfills, all with a partition key.
+
+    :param assets: keyed events of these start a run for their key.
+    :param cron: partitions, one per tick; the tick at the end of a period stands for that period.
+    :param ticks: whether cron starts runs by itself. Without, it still says which partitions a backfill has.
+    """
+
+    can_be_scheduled = True
+    periodic = True
+    partitioned = True
+
+    def __init__(
+        self,
+        *,
+        assets: Any,
+        cron: str,
+        timezone: str,
+        key_format: str,
+        ticks: bool = False,
+        **mapping: Any,
+    ) -> None:
+        mapping.setdefault(
+            "default_partition_mapper",
+            StartOfDayMapper(timezone=timezone, input_format=key_format, output_format=key_format),
+        )
+        super().__init__(assets=assets, **mapping)
+        self._own = {"cron": cron, "timezone": timezone, "key_format": key_format, "ticks": ticks}
+        self._ticks = ticks
+        self._cron = CronPartitionTimetable(cron, timezone=timezone, key_format=key_format, run_offset=-1)
+        self.description = ("Each partition, when its period has ended, " if ticks else "") + "on events, by key, or by backfill"
+
+    @property
+    def summary(self) -> str:
+        """What the UI shows as the schedule."""
+        return f"{self._own['cron']} and events" if self._ticks else "Partition events"
+
+    def next_dagrun_info_v2(
+        self, *, last_dagrun_info: DagRunInfo | None, restriction: TimeRestriction
+    ) -> DagRunInfo | None:
+        """The next cron tick, if there are any."""
+        if not self._ticks:
+            return None
+        return self._cron.next_dagrun_info_v2(last_dagrun_info=last_dagrun_info, restriction=restriction)
+
+    def iter_partition_dagrun_infos(self, *, earliest: dt.datetime, latest: dt.datetime) -> Iterable[DagRunInfo]:
+        """Partitions of a backfill."""
+        return self._cron.iter_partition_dagrun_infos(earliest=earliest, latest=latest)
+
+    def localize_partition_datetime(self, value: Any) -> Any:
+        """A backfill's bound as local wall clock."""
+        return self._cron.localize_partition_datetime(value)
+
+    def _decode_partition_date(self, partition_key: str) -> dt.datetime | None:
+        return self._cron._decode_partition_date(partition_key)
+
+    def generate_run_id(self, *, run_type: DagRunType, **given: Any) -> str:
+        """Run ids as Airflow makes them for each way of starting."""
+        if run_type == DagRunType.ASSET_TRIGGERED:
+            return super().generate_run_id(run_type=run_type, **given)
+        return self._cron.generate_run_id(run_type=run_type, **given)
+
+    def infer_manual_data_interval(self, *, run_after: Any) -> DataInterval:
+        """Keyed runs have no data interval."""
+        return DataInterval.exact(run_after)
+
+    def serialize(self) -> dict[str, Any]:
+        """For the metadata database."""
+        return {**super().serialize(), **self._own}
+
+    @classmethod
+    def deserialize(cls, data: dict[str, Any]) -> KeyedTimetable:
+        """From the metadata database."""
+        from airflow.serialization.decoders import decode_partition_mapper
+        from airflow.serialization.serialized_objects import decode_asset_like
+
+        return cls(
+            assets=decode_asset_like(data["asset_condition"]),
+            default_partition_mapper=decode_partition_mapper(data["default_partition_mapper"]),
+            partition_mapper_config={
+                decode_asset_like(asset): decode_partition_mapper(mapper)
+                for asset, mapper in data["partition_mapper_config"]
+            },
+            **{name: data[name] for name in ("cron", "timezone", "key_format", "ticks")},
+        )
+
+
+def keyed(feed: FeedSpec, assets: Any, *, ticks: bool = False) -> KeyedTimetable:
+    """The timetable of a DAG that runs per partition of ``feed``."""
+    return KeyedTimetable(
+        assets=assets, cron=CRONS[feed.every], timezone=feed.timezone, key_format=KEY_FORMATS[feed.every], ticks=ticks
+    )
+
+
+def cron(spec: ModelSpec, feed: FeedSpec) -> CronTriggerTimetable | None:
+    """The training schedule, in the entity feed's zone; ``None`` when only forms start it."""
+    if spec.training.schedule is None:
+        return None
+    return CronTriggerTimetable(spec.training.schedule, timezone=feed.timezone)
+
+
+def bounds(feed: FeedSpec) -> dict[str, dt.datetime]:
+    """``start_date`` and, where a feed ends, ``end_date`` for its DAGs: nothing is scheduled outside."""
+    zone = ZoneInfo(feed.timezone)
+    found = {"start_date": dt.datetime.combine(feed.start, dt.time(), zone)}
+    if feed.end is not None:
+        found["end_date"] = dt.datetime.combine(feed.end + dt.timedelta(days=1), dt.time(), zone)
+    return found
