@@ -24,6 +24,7 @@ from perennial.specs.source import Document, Problem, SpecFileError, suggest
 
 ROW_COUNT_RULES = ("expect_table_row_count_to_be_between", "expect_table_row_count_to_equal")
 _COLUMN_KWARGS = ("column", "column_A", "column_B", "column_list", "column_set")
+_NESTED = re.compile(r"\[\d*\]$|^(STRUCT|MAP|UNION|BLOB|struct<|map<|list<|large_list<|fixed_size|binary|large_binary)")
 _RULE_KEYS = ("type", "kwargs", "severity")
 _SEVERITIES = ("critical", "warning", "info")
 
@@ -49,7 +50,9 @@ def check_paths(paths: Iterable[Path] | None = None) -> list[CheckResult]:
     :raises UsageError: a path does not exist, or there is no spec in it.
     """
     specs, wanted = find(paths)
-    results = [CheckResult(e.path, False, (e.message,)) for e in specs.errors if e.path in wanted]
+    results = [
+        CheckResult(e.path, False, (e.message, *_blanks_beside(e.path))) for e in specs.errors if e.path in wanted
+    ]
     for (kind, name), loaded in specs.sources.items():
         if loaded.path in wanted:
             if isinstance(loaded.spec, FeedSpec):
@@ -108,6 +111,12 @@ def _blanks(path: Path) -> list[str]:
         return []
     lines = path.read_text("utf-8", "replace").splitlines()
     return [_in(path, n, f"a blank: {text.strip()}") for n, text in enumerate(lines, 1) if source.BLANK in text]
+
+
+def _blanks_beside(path: Path) -> list[str]:
+    """Blanks in the other files of a spec that is broken, so that one look shows them all."""
+    names = ("expectations.yaml", "features.sql", "features.py", "README.md") if path.name != DEFAULTS else ()
+    return [message for name in names for message in _blanks(path.parent / name)]
 
 
 # --------------------------------------------------------------------------------------------------------------- feeds
@@ -234,6 +243,7 @@ def check_model(model: ModelSpec, specs: SpecSet) -> CheckResult:
             problems += _column_problems(model, specs, columns)
         except PerennialError as e:
             messages.append(str(e))
+    messages += _blanks(folder / "README.md")
     problems += _estimator_problems(model, folder)
     problems += _metric_problems(model)
     if problems:
@@ -288,7 +298,7 @@ def _column_problems(model: ModelSpec, specs: SpecSet, columns: Mapping[str, str
     place = ("features",)
     if model.labels.column in columns:
         yield Problem(f'{model.features.path} returns the label "{model.labels.column}": take it out', place)
-    nested = [c for c, t in columns.items() if re.search(r"\[|STRUCT|MAP|UNION|list<|struct<|BLOB|binary", str(t))]
+    nested = [c for c, t in columns.items() if _NESTED.search(t)]
     if nested:
         message = (
             f"{model.features.path} returns {', '.join(nested)} as nested values: return numbers, text or truth values"
@@ -336,6 +346,9 @@ def _estimator_problems(model: ModelSpec, folder: Path) -> Iterator[Problem]:
         factory = _resolve(kind, folder)
     except SpecError as e:
         yield Problem(str(e), place)
+        return
+    if not callable(factory):
+        yield Problem(f"{kind} is not a class: write one such as sklearn.linear_model.LogisticRegression", place)
         return
     try:
         estimator = factory(**model.estimator.params)

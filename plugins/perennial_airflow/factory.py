@@ -72,3 +72,21 @@ def common(spec: FeedSpec | ModelSpec, pattern: str, description: str) -> dict[s
 def spec_errors() -> list[str]:
     """What is wrong with specs that do not parse, for ``dags/spec_errors.py``."""
     return [f"{e.path}:\n{e.message}" for e in load_specs().errors]
+
+
+def scoring_feeds(spec: ModelSpec, specs: SpecSet) -> list[str]:
+    """Feeds that are read at the same key as the entity, whose announcement therefore starts scoring.
+
+    Feeds that land later than their period ends (labels, history) never start it. The feature file is only searched
+    for the feeds' names: parsing SQL is for ``perennial check``, not for every DAG parse.
+    """
+    import re
+
+    folder = specs.folder_of("model", spec.name)
+    try:
+        text = (folder / spec.features.path).read_text(encoding="utf-8")
+    except OSError:
+        text = ""  # the first task says it in a sentence
+    words = set(re.findall(r"[a-z][a-z0-9_]*", text.lower()))
+    on_time = [n for n, f in specs.feeds.items() if n in words and not f.delay]
+    return sorted({spec.entity, *on_time})

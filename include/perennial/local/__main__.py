@@ -75,6 +75,16 @@ def up(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def play_demo(arguments: argparse.Namespace) -> int:
+    """Run the whole story on a fresh state: minutes, with a table and a plot at its end."""
+    from perennial.local.demo import demo
+
+    code = 1
+    with interruptible():
+        code = demo(arguments.project)
+    return code
+
+
 def _watch(stack: Stack) -> None:
     """Until a component ends by itself, which is an error."""
     while True:
@@ -88,6 +98,7 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--project", type=Path, default=Path.cwd(), help="the checkout (default: here)")
     verbs = top.add_subparsers(dest="verb", required=True)
     verbs.add_parser("up", help=up.__doc__).set_defaults(run=up)
+    verbs.add_parser("demo", help=play_demo.__doc__).set_defaults(run=play_demo)
     return top
 
 

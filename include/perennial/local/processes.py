@@ -138,8 +138,11 @@ def stop(components: Iterable[Component], grace: float = GRACE_SECONDS) -> dict[
                 component.process.send_signal(signal.SIGTERM)
         time.sleep(0.05)
     for component in todo:
-        _kill([*family[component.name], *_members(component.record)])
-        component.process.wait()
+        relatives = [*family[component.name], *_members(component.record)]
+        if component.exit_code is None:
+            component.process.kill()
+        component.process.wait()  # before the others: psutil would take its exit code away
+        _kill(p for p in relatives if p.pid != component.pid)
         took.setdefault(component.name, time.monotonic() - began)
     return took
 

@@ -144,24 +144,6 @@ def promote(
     return expected
 
 
-def roll_back(
-    model: str,
-    *,
-    reason: str,
-    as_of: dt.datetime,
-    actor: Actor,
-    ledger: Ledger,
-    expected: str,
-    target: str,
-    fence: Callable[[], None] = lambda: None,
-) -> None:
-    """Give the champion alias back to ``target`` (as a rule ``previous``); what was champion becomes ``previous``."""
-    promote(
-        model, target, expected=expected, reason=reason, as_of=as_of, actor=actor, ledger=ledger, fence=fence,
-        event="roll_back",
-    )  # fmt: skip
-
-
 def require_champion(model: str) -> Version:
     """The champion.
 

@@ -179,7 +179,7 @@ def _read(kind: Kind, path: Path, defaults: Mapping[str, Any] | None = None) -> 
 def _validate(kind: Kind, document: Document, defaults: Mapping[str, Any]) -> Loaded:
     cls = _CLASSES[kind]
     said = _copy(document.data)
-    problems = [Problem(_blank(document, loc), loc) for loc in document.blanks]
+    problems = [_blank(document, loc) for loc in document.blanks]
     problems += rules.not_yet(kind, said)
     merged = {k: v for k, v in defaults.items() if k in cls.model_fields} | said
     spec: Spec | None = None
@@ -203,11 +203,12 @@ def _validate(kind: Kind, document: Document, defaults: Mapping[str, Any]) -> Lo
     return Loaded(spec, document)
 
 
-def _blank(document: Document, loc: Loc) -> str:
+def _blank(document: Document, loc: Loc) -> Problem:
     value = document.data
     for part in loc:
         value = value[part]
-    return f"a blank: replace {value}"
+    on_key = isinstance(loc[-1], str) and source.BLANK in loc[-1]
+    return Problem(f"a blank: replace {loc[-1] if on_key else value}", loc, on_key=on_key)
 
 
 def _copy(value: Any) -> Any:
@@ -276,8 +277,8 @@ _EXPECTED = {
 def _expected(what: str, ctx: Mapping[str, Any], value: Any, loc: Loc) -> str:
     if what in _EXPECTED:
         return f"{_say(value)} stands where {_EXPECTED[what]} is expected"
-    limits = {"greater_than": "above {gt}", "greater_than_equal": "{ge} or more", "less_than": "below {lt}"}
-    limits["less_than_equal"] = "{le} or less"
+    limits = {"greater_than": "above {gt:g}", "greater_than_equal": "{ge:g} or more", "less_than": "below {lt:g}"}
+    limits["less_than_equal"] = "{le:g} or less"
     if what in limits:
         return f"{value} is out of range: write a number that is {limits[what].format(**ctx)}"
     if what == "too_short":

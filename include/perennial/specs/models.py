@@ -324,7 +324,7 @@ class ChampionGate(Strict):
     mode: Mode = Field(default="enabled", description="dry_run: judged and recorded, without effect.")
     min_gain: Number | None = Field(default=None, description="Default 0, regression 0.01 (relative).")
     confidence: Number = Field(default=0.9, gt=0.5, lt=1, description="One-sided.")
-    block: Text = Field(default="partition", description="partition, row, or a cluster column.")
+    block: Text = Field(default="partition", description="What counts as one independent observation.")
 
 
 class Gates(Strict):

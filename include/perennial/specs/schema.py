@@ -55,7 +55,10 @@ def _at(schema: dict[str, Any], loc: tuple[str | int, ...]) -> dict[str, Any] | 
         if found is None:
             return None
         current = found["properties"][part]
-    return current if "type" in current or "enum" in current or "const" in current else None
+    text = [c for c in current.get("anyOf", []) if c.get("type") == "string"]  # a short form
+    if text:
+        return text[0]  # type: ignore[no-any-return]
+    return current if "type" in current else None
 
 
 def _resolved(schema: dict[str, Any], node: dict[str, Any]) -> list[dict[str, Any]]:

@@ -101,7 +101,6 @@ class Document:
 
     def place(self, loc: Loc, *, on_key: bool = False) -> Place:
         """Where ``loc`` stands in the file; the nearest thing around it when the file does not say it itself."""
-        loc = tuple(loc)
         first, second = (self.keys, self.values) if on_key else (self.values, self.keys)
         while loc:
             for places in (first, second):
@@ -113,8 +112,18 @@ class Document:
                     loc = shorter
                     continue
             loc = loc[:-1]
-            first = second = self.keys  # "missing" points at the key of the mapping around it
+            # A single value is a short form and holds what is meant; else something is missing below this key.
+            first, second = (self.keys, self.values) if self._holds_more(loc) else (self.values, self.keys)
         return (1, 1)
+
+    def _holds_more(self, loc: Loc) -> bool:
+        value = self.data
+        try:
+            for part in loc:
+                value = value[part]
+        except (KeyError, IndexError, TypeError):
+            return True
+        return isinstance(value, (dict, list))
 
     def error(self, problems: Iterable[Problem]) -> SpecFileError:
         """The problems as one exception."""
@@ -269,6 +278,8 @@ class _Walk:
                 self.problems.append((_place(key_node), f'"{key}" is said twice, first in line {first[0]}: delete one'))
                 continue
             self.document.keys[(*loc, key)] = _place(key_node)
+            if BLANK in key:
+                self.document.blanks.add((*loc, key))
             data[key] = self.value(value_node, (*loc, key))
         return data
 

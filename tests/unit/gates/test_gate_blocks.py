@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import datetime as dt
+
 import numpy as np
 import pytest
 
@@ -134,6 +136,9 @@ def test_blocks_are_ordered_by_key_and_must_be_there():
     codes, keys = blocks.block_codes(["2013-02-02", "2013-02-01", "2013-02-02"])
     assert codes.tolist() == [1, 0, 1]
     assert keys.tolist() == ["2013-02-01", "2013-02-02"]
+    assert blocks.block_codes(np.array([10, 9], dtype=object))[0].tolist() == [1, 0]
+    days = np.array([dt.date(2013, 2, 2), dt.date(2013, 2, 1)], dtype=object)
+    assert blocks.block_codes(days)[0].tolist() == [1, 0]
     with pytest.raises(ValueError, match="1 rows have no block"):
         blocks.block_codes(np.array(["a", None], dtype=object))
     with pytest.raises(ValueError, match="1 rows have no block"):

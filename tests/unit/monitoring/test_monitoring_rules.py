@@ -30,12 +30,13 @@ def window(strength=1.0, days=14, rows=150, seed=0):
     return y, strength * x + 0.5 * rng.standard_normal(n), np.repeat(np.arange(days), rows)
 
 
-class TestPerformance:
-    @pytest.fixture(scope="class")
-    def reference(self):
-        e = estimate(AUC, *window(seed=9))
-        return e.value, e.se
+@pytest.fixture(scope="module")
+def reference():
+    e = estimate(AUC, *window(seed=9))
+    return e.value, e.se
 
+
+class TestPerformance:
     def test_quiet_and_flagged(self, reference):
         assert performance_window(reference, *window(), AUC, SPEC).verdict == "quiet"
         r = performance_window(reference, *window(strength=0.0), AUC, SPEC)
@@ -76,6 +77,7 @@ class TestPerformance:
             performance_window(reference, y, s, b, AUC, SPEC, left_out=4),
             performance_window(reference, [], [], [], AUC, SPEC),
             performance_window((float("nan"), 0.01), y, s, b, AUC, SPEC),
+            performance_window((0.7, None), y, s, b, AUC, SPEC),
             performance_window(reference, (b == 0).astype(int), s, b, AUC, SPEC),
             performance_window(reference, y, s, b, get_metric("f1", "binary"), SPEC),
             performance_window((0.0, 0.0), y.astype(float), s, b, MAE, SPEC),

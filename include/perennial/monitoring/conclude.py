@@ -1,0 +1,116 @@
+"""From looks to an outcome: quiet, alert, or ask; on record, and with a latch so that a version asks once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from perennial.ledger import Entry, Ledger
+from perennial.monitoring.watch import latched
+from perennial.pages import page, section, table
+from perennial.runs import Actor, RunState
+from perennial.specs import ModelSpec
+
+Fence = Callable[[], None]
+
+
+@dataclass(frozen=True)
+class Conclusion:
+    """What a monitoring run comes to, and its page."""
+
+    outcome: str
+    reason: str
+    page: bytes
+
+
+def conclude(
+    spec: ModelSpec,
+    looks: Sequence[Mapping[str, Any]],
+    asked: Mapping[str, Any],
+    ledger: Ledger,
+    actor: Actor,
+    fence: Fence = lambda: None,
+) -> Conclusion:
+    """Combine the looks by the spec: what asks, what only alerts (``dry_run``, not in ``retraining.on``, latched)."""
+    modes = {"drift": spec.monitoring.drift.mode, "performance": spec.monitoring.performance.mode}
+    outcomes, reasons = [], []
+    for look in looks:
+        kind, outcome = look["kind"], look["outcome"]
+        if outcome == "ask" and (kind not in spec.retraining.on or modes[kind] == "dry_run"):
+            outcome = "alert"
+        if outcome == "ask" and latched(ledger, spec.name, asked["version"]):
+            outcome = "alert"
+            reasons.append(f"{kind} asks, but version {asked['version']} has asked before")
+        outcomes.append(outcome)
+        reasons.append(f"{kind}: {look['reason']}")
+    order = ("ask", "alert", "quiet")
+    outcome = next((o for o in order if o in outcomes), "alert")
+    reason = "; ".join(reasons) or "nothing was looked at"
+    RunState(actor).write("conclusion", {"outcome": outcome, "reason": reason})
+    ledger.append(
+        Entry(
+            id=actor.entry_id("monitoring"),
+            event="monitoring",
+            subject=spec.name,
+            version=asked["version"],
+            verdict=outcome,
+            reason=reason,
+            as_of=asked["as_of"],
+            partition=asked["key"],
+            figures={look["kind"]: [_short(w) for w in look["windows"]] for look in looks},
+            actor=actor.to_dict(),
+        ),
+        fence=fence,
+    )
+    return Conclusion(outcome, reason, _page(spec, looks, asked, outcome, reason))
+
+
+def _short(window: Mapping[str, Any]) -> dict[str, Any]:
+    return {k: window[k] for k in ("window", "state", "reason", "share", "value", "drop", "threshold") if k in window}
+
+
+def record_request(
+    model: str,
+    asked: Mapping[str, Any],
+    conclusion: Mapping[str, Any],
+    ledger: Ledger,
+    actor: Actor,
+    fence: Fence = lambda: None,
+) -> None:
+    """Write the request to the ledger; from then on this version is latched."""
+    ledger.append(
+        Entry(
+            id=actor.entry_id("request"),
+            event="retraining_requested",
+            subject=model,
+            version=asked["version"],
+            verdict="requested",
+            reason=conclusion["reason"],
+            as_of=asked["as_of"],
+            partition=asked["key"],
+            actor=actor.to_dict(),
+        ),
+        fence=fence,
+    )
+
+
+def _page(
+    spec: ModelSpec, looks: Sequence[Mapping[str, Any]], asked: Mapping[str, Any], outcome: str, reason: str
+) -> bytes:
+    parts = []
+    for look in looks:
+        rows = [(w["window"], w["state"], w["reason"]) for w in look["windows"]]
+        styled = [(w, {"flagged": "fail", "quiet": "pass", "failed": "alert"}.get(s, s), r) for w, s, r in rows]
+        parts.append(section(f"{look['kind'].capitalize()}: {look['reason']}", table(("window", "state", "why"), styled, state=1)))
+        for w in look["windows"][-1:]:
+            if w.get("distances"):
+                columns = sorted(w["distances"], key=lambda c: -w["distances"][c] / w["thresholds"][c])
+                drift = [
+                    (c, w["distances"][c], w["thresholds"][c], "fail" if c in w["drifted"] else "pass") for c in columns
+                ]
+                heading = ("column", "distance", "threshold", "state")
+                parts.append(section(f"Columns in {w['window']}", table(heading, drift, state=3)))
+    note = "Thresholds hold for the stated rate of false asks if the coming weeks resemble the reference."
+    lead = f"{outcome}: version {asked['version']} as of {asked['as_of']}. {reason}. {note}"
+    return page(f"Monitoring of {spec.name}", lead, *parts)

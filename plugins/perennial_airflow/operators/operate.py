@@ -1,0 +1,81 @@
+"""Operating a model by hand: promote, roll back. One form, one click, on record."""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import Any
+
+from perennial.errors import UsageError
+from perennial.specs.loader import load_specs
+from perennial_airflow.operators.base import BranchStepOperator, StepOperator
+from perennial_airflow.step import Step
+
+
+class OperateRequestOperator(BranchStepOperator):
+    """Check what the form asks for against the registry, keep it, and branch to ``promote`` or ``roll_back``."""
+
+    def step(self, step: Step) -> str:
+        from perennial.registry import versions
+
+        specs = load_specs(only=self.name)
+        spec = specs.model(self.name)
+        action, reason = step.params["action"], str(step.params.get("reason") or "").strip()
+        if not reason:
+            raise UsageError("say why, in the form's field 'reason': it goes into the ledger")
+        aliases = versions.aliases(self.name)
+        champion = aliases.get(versions.CHAMPION)
+        target = step.params.get("version")
+        if action == "roll_back":
+            target = target or aliases.get(versions.PREVIOUS)
+            if champion is None or target is None:
+                raise UsageError(f"{self.name} has no previous version to roll back to")
+        elif not target:
+            raise UsageError("to promote, name the version in the form")
+        if str(target) == champion:
+            raise UsageError(f"{self.name}: version {target} is champion already")
+        versions.get(self.name, str(target))
+        as_of = _as_of(step, spec, specs.feed(spec.entity))
+        step.state.write(
+            "request",
+            {"action": action, "target": str(target), "champion": champion, "reason": reason, "as_of": as_of.isoformat()},
+        )
+        return str(action)
+
+
+def _as_of(step: Step, spec: Any, entity: Any) -> dt.datetime:
+    """The form's as_of; else the end of the newest scored key; else the run's own instant."""
+    from perennial.lake.homes import prediction_table
+    from perennial.specs.partitions import period
+
+    if step.params.get("as_of"):
+        return step.as_of(entity)
+    scored = prediction_table(spec, entity).partitions()
+    return period(entity, max(scored))[1] if scored else step.run_after
+
+
+class MoveChampionOperator(StepOperator):
+    """Move the champion alias as the request says. Runs in a pool of one slot.
+
+    :param event: ``promote`` or ``roll_back``.
+    """
+
+    def __init__(self, *, event: str, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.event = event
+
+    def step(self, step: Step) -> dict[str, Any]:
+        from perennial.registry import versions
+
+        asked = step.state.read("request")
+        before = versions.promote(
+            self.name,
+            asked["target"],
+            expected=asked["champion"],
+            reason=asked["reason"],
+            as_of=dt.datetime.fromisoformat(asked["as_of"]),
+            actor=step.actor,
+            ledger=step.ledger,
+            fence=step.fence,
+            event=self.event,
+        )
+        return {"champion": asked["target"], "previous": before}
