@@ -74,8 +74,8 @@ lock: $(BIN)/uv ## renew both locks; production comes first, tests follow it
 	$(COMPILE) --upgrade -c requirements.lock requirements-dev.txt -o requirements-dev.lock
 
 $(INSTALLED): requirements-dev.lock pyproject.toml | $(BIN)/uv
-	@began=$$(date +%s); \
-	$(BIN)/uv pip install --python $(PY) --require-hashes -r requirements-dev.lock; \
+	@echo "installing what requirements-dev.lock names into $(VENV)"; began=$$(date +%s); \
+	$(BIN)/uv pip install --python $(PY) --quiet --require-hashes -r requirements-dev.lock; \
 	$(BIN)/uv pip install --python $(PY) --quiet --no-deps --no-build-isolation -e .; \
 	echo $$(( $$(date +%s) - began )) > $(INSTALL_SECONDS)
 	@touch $@

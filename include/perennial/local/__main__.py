@@ -54,6 +54,7 @@ def running_stack(project: Path, progress: Callable[[str], None]) -> Iterator[St
     finally:
         progress("stopping")
         stack.stop()
+        progress("stopped; nothing is left running")
 
 
 def say(message: str) -> None:

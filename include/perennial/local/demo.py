@@ -32,7 +32,7 @@ def demo(project: Path, keep: bool = False) -> int:
     tell.chapter(f"Perennial demo: a year of real flights, state in {here.home}")
     stack = Stack(here.home, here.port, project=project)
     os.environ.update(stack.environment)  # the core, called from here, looks where the stack does
-    with stack:
+    try:
         stack.start(tell.line)
         started = tell.seconds
         tell.line(f"Airflow {stack.urls['airflow']} and MLflow {stack.urls['mlflow']} are up")
@@ -55,7 +55,9 @@ def demo(project: Path, keep: bool = False) -> int:
         (target / "table.txt").write_text(text, encoding="utf-8")
         tell.out.write("\n" + text + "\n")
         tell.line(f"table, plot and figures: {target}/table.txt, story.png, summary.json")
-        tell.chapter("stopping")
+        tell.chapter("Stopping")
+    finally:
+        stack.stop()
     took = {k: f"{v:.0f} s" for k, v in summary["seconds"].items()}
     tell.line("done: " + ", ".join(f"{k} {v}" for k, v in took.items()))
     return 0

@@ -293,11 +293,19 @@ class AirflowClient:
         return found
 
     def backfill_runs(self, dag_id: str, backfill_id: int | None = None) -> list[Json]:
-        """The runs of a DAG that backfills made; with ``backfill_id`` those of that one."""
+        """The runs of a DAG that backfills made; with ``backfill_id`` those of that one.
+
+        Airflow does not say which backfill made a run. Two of one DAG are never active at once, so the time tells.
+        """
         found = self.runs(dag_id, run_type="backfill")
-        if backfill_id is None or not found or "backfill_id" not in found[0]:
+        if backfill_id is None:
             return found
-        return [r for r in found if r["backfill_id"] == backfill_id]
+        spans = {b["id"]: (_moment(b["created_at"]), b["completed_at"]) for b in self.backfills(dag_id)}
+        if backfill_id not in spans:
+            raise UsageError(f"Airflow knows no backfill {backfill_id} of {dag_id}")
+        begin, end = spans[backfill_id]
+        moments = [(_moment(r["queued_at"]), r) for r in found if r["queued_at"]]
+        return [r for at, r in moments if at >= begin and (end is None or at <= _moment(end))]
 
     def backfills(self, dag_id: str) -> list[Json]:
         """The backfills of a DAG; ``completed_at`` stays empty until Airflow has swept up."""
@@ -383,6 +391,10 @@ def _instant(value: date | datetime | str) -> str:
     if isinstance(value, date):
         return f"{value.isoformat()}T00:00:00Z"
     return value if "T" in value else f"{value}T00:00:00Z"
+
+
+def _moment(text: str) -> datetime:
+    return datetime.fromisoformat(text)
 
 
 def _detail(response: httpx.Response) -> str:
