@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from airflow.sdk import DAG, Label, Param
+
+from perennial.specs import FeedSpec
 from perennial_airflow import assets, schedules
 from perennial_airflow.factory import build_feeds, common
 from perennial_airflow.operators.ingest import AnnounceOperator, CommitOperator, QuarantineOperator, ValidateOperator
 from perennial_airflow.sensors.waiting import LandingSensor
-
-from perennial.specs import FeedSpec
 
 DOC = """
 ### {name}: ingestion

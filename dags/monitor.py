@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from airflow.sdk import DAG, Label, Param
-from perennial_airflow import assets, schedules
-from perennial_airflow.factory import build_models, common
-from perennial_airflow.operators import monitor as op
 
 from perennial.specs import ModelSpec
 from perennial.specs.loader import SpecSet
+from perennial_airflow import assets, schedules
+from perennial_airflow.factory import build_models, common
+from perennial_airflow.operators import monitor as op
 
 DOC = """
 ### {name}: monitoring

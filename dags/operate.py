@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from airflow.sdk import DAG, Label, Param
-from perennial_airflow import schedules
-from perennial_airflow.factory import build_models, common
-from perennial_airflow.operators.operate import MoveChampionOperator, OperateRequestOperator
 
 from perennial.specs import ModelSpec
 from perennial.specs.loader import SpecSet
+from perennial_airflow import schedules
+from perennial_airflow.factory import build_models, common
+from perennial_airflow.operators.operate import MoveChampionOperator, OperateRequestOperator
 
 DOC = """
 ### {name}: operate
@@ -19,7 +19,11 @@ name champion. Say why: it goes into the ledger, with your name.
 FORM = {
     "action": Param("roll_back", enum=["roll_back", "promote"], title="Action"),
     "version": Param(
-        None, type=["null", "integer"], minimum=1, title="Version", description="Empty with roll_back: the previous one."
+        None,
+        type=["null", "integer"],
+        minimum=1,
+        title="Version",
+        description="Empty with roll_back: the previous one.",
     ),
     "reason": Param("", type="string", title="Reason", description="Goes into the ledger.", maxLength=1000),
     "as_of": Param(

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from airflow.sdk import DAG, Label
+
+from perennial.specs import ModelSpec
+from perennial.specs.loader import SpecSet
 from perennial_airflow import assets, schedules
 from perennial_airflow.factory import build_models, common
 from perennial_airflow.operators.training import DeclinedOperator, GuardsOperator
 from perennial_airflow.training_group import FORM, training_steps
-
-from perennial.specs import ModelSpec
-from perennial.specs.loader import SpecSet
 
 DOC = """
 ### {name}: retraining

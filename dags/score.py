@@ -6,13 +6,13 @@ from functools import reduce
 from operator import or_
 
 from airflow.sdk import DAG, Label, Param
+
+from perennial.specs import ModelSpec
+from perennial.specs.loader import SpecSet
 from perennial_airflow import assets, schedules
 from perennial_airflow.factory import build_models, common, scoring_feeds
 from perennial_airflow.operators.score import CheckOutputOperator, PublishOperator, RefuseOperator, ScoreOperator
 from perennial_airflow.sensors.inputs import InputsSensor
-
-from perennial.specs import ModelSpec
-from perennial.specs.loader import SpecSet
 
 DOC = """
 ### {name}: scoring

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from airflow.sdk import get_parsing_context
-from perennial_airflow.factory import spec_errors
 
 from perennial.errors import SpecError
+from perennial_airflow.factory import spec_errors
 
 errors = [] if get_parsing_context().dag_id else spec_errors()
 if errors:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 
 from airflow.plugins_manager import AirflowPlugin
+
 from perennial_airflow.preload import PreloadListener
 from perennial_airflow.schedules import KeyedTimetable
 

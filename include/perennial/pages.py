@@ -11,12 +11,13 @@ _STYLE = """
 @media(prefers-color-scheme:dark){:root{--fg:#e6e9ee;--soft:#9aa5b4;--line:#333c48;--bg:#14181e;--card:#1c222a;
 --good:#4cc38a;--bad:#ff8a80;--wait:#e2b04a}}
 *{box-sizing:border-box}body{margin:0;background:var(--bg);color:var(--fg);font:15px/1.5 system-ui,sans-serif}
-main{max-width:1000px;margin:0 auto;padding:24px 16px 64px}h1{font-size:24px;margin:0 0 4px}h2{font-size:17px;margin:32px 0 8px}
+main{max-width:1000px;margin:0 auto;padding:24px 16px 64px}
+h1{font-size:24px;margin:0 0 4px}h2{font-size:17px;margin:32px 0 8px}
 p.lead{color:var(--soft);margin:0 0 16px}.wrap{overflow-x:auto}table{border-collapse:collapse;width:100%;font-size:14px}
 th,td{text-align:left;padding:6px 10px;border-bottom:1px solid var(--line);vertical-align:top}
 th{color:var(--soft);font-weight:600}td.n{text-align:right;font-variant-numeric:tabular-nums}
 .pass,.commit,.quiet{color:var(--good);font-weight:600}.fail,.quarantine_batch,.ask{color:var(--bad);font-weight:600}
-.hold,.quarantine_rows,.alert,.missing,.warning{color:var(--wait);font-weight:600}.card{background:var(--card);border-radius:8px;padding:12px 16px}
+.hold,.quarantine_rows,.alert,.missing,.warning{color:var(--wait);font-weight:600}
 @media print{main{padding:0}body{font-size:12px}}
 """
 
@@ -26,7 +27,8 @@ def page(title: str, lead: str, *sections: str) -> bytes:
     return (
         f'<!doctype html><html lang="en"><meta charset="utf-8">'
         f'<meta name="viewport" content="width=device-width,initial-scale=1"><title>{escape(title)}</title>'
-        f'<style>{_STYLE}</style><main><h1>{escape(title)}</h1><p class="lead">{escape(lead)}</p>{"".join(sections)}</main></html>'
+        f'<style>{_STYLE}</style><main><h1>{escape(title)}</h1><p class="lead">{escape(lead)}</p>'
+        f"{''.join(sections)}</main></html>"
     ).encode()
 
 

@@ -2,7 +2,7 @@
 
 ==========================  ==========================================================================================
 ``PERENNIAL_HOME``          folder of all local state; default ``.perennial`` in the working directory
-``PERENNIAL_SPECS``         folders of specs, separated by ``:``; each has ``feeds/`` and ``models/``; default ``include``
+``PERENNIAL_SPECS``         folders of specs (``feeds/``, ``models/``), separated by ``:``; default ``include``
 ``PERENNIAL_LAKE``          URI of the lake (``file://`` or ``s3://``); default ``$PERENNIAL_HOME/lake``
 ``PERENNIAL_STATE``         URI of runs' working state and reports; default ``$PERENNIAL_HOME/state``
 ``PERENNIAL_LEDGER``        URI of the ledger; default ``$PERENNIAL_HOME/ledger``
@@ -84,4 +84,5 @@ TELEMETRY_OFF: dict[str, str] = {
     "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
     "GIT_PYTHON_REFRESH": "quiet",
     "OPTUNA_DISABLE_TELEMETRY": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
 }

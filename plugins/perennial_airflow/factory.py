@@ -21,7 +21,7 @@ def dag_id(spec: FeedSpec | ModelSpec, pattern: str) -> str:
     return f"{prefix}{spec.name}.{pattern}"
 
 
-def _wanted(pattern: str) -> str | None | bool:
+def _wanted(pattern: str) -> str | bool | None:
     """The name to build for: ``None`` for all, ``False`` for none (another file's DAG runs)."""
     running = get_parsing_context().dag_id
     if running is None:

@@ -1,4 +1,4 @@
-"""Imports the heavy libraries once, before LocalExecutor forks its workers, so that a task starts in a fraction of a second.
+"""Imports the heavy libraries once, before LocalExecutor forks its workers: a task then starts in a split second.
 
 Imports only: running an OpenMP region in the parent deadlocks the children (measured, FACTS). Set
 ``PERENNIAL_PRELOAD=0`` to do without. Celery workers get the same list through ``imports`` in their configuration.

@@ -57,7 +57,9 @@ class KeyedTimetable(PartitionedAssetTimetable):
         self._own = {"cron": cron, "timezone": timezone, "key_format": key_format, "ticks": ticks}
         self._ticks = ticks
         self._cron = CronPartitionTimetable(cron, timezone=timezone, key_format=key_format, run_offset=-1)
-        self.description = ("Each partition, when its period has ended, " if ticks else "") + "on events, by key, or by backfill"
+        self.description = (
+            "Each partition, when its period has ended, " if ticks else ""
+        ) + "on events, by key, or by backfill"
 
     @property
     def summary(self) -> str:

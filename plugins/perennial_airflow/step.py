@@ -142,7 +142,7 @@ def check_key(feed: FeedSpec, key: str) -> str:
         until = f" to {feed.end}" if feed.end else ""
         raise UsageError(f"{feed.name} has no partition {key}: it runs from {feed.start}{until}")
     if end > dt.datetime.now(dt.UTC):
-        raise UsageError(f"{feed.name} {key} is in the future: its period ends {end:%Y-%m-%d %H:%M} UTC; wait, or choose an earlier key")
+        raise UsageError(f"{feed.name} {key} is in the future: it ends {end:%Y-%m-%d %H:%M} UTC; choose an earlier key")
     return key
 
 

@@ -160,7 +160,9 @@ def _key_check(feed: FeedSpec, frame: pd.DataFrame) -> Check:
     null = frame[key].isna().any(axis=1)
     bad = null | (frame.duplicated(key, keep="first") & ~null)
     rows = tuple(int(i) for i in frame.index[bad])
-    detail = f"key {', '.join(key)}: {int(null.sum())} null, {len(rows) - int(null.sum())} doubled" if rows else "unique"
+    detail = (
+        f"key {', '.join(key)}: {int(null.sum())} null, {len(rows) - int(null.sum())} doubled" if rows else "unique"
+    )
     return Check(f"key {', '.join(key)} is there and unique", "critical", not rows, detail, rows, by_row=True)
 
 
@@ -212,7 +214,9 @@ def _run(expectations: Sequence[Any], frame: pd.DataFrame) -> list[dict[str, Any
                 matched.append(_read(left.pop(i)))
                 break
         else:
-            matched.append({"success": False, "bad": [], "error": "Great Expectations returned no result", "result": {}})
+            matched.append(
+                {"success": False, "bad": [], "error": "Great Expectations returned no result", "result": {}}
+            )
     return matched
 
 

@@ -238,7 +238,9 @@ def _typed(
         elif pa.types.is_boolean(kind):
             column, target = column.cast(pa.int8()), pa.float64()
         elif pa.types.is_temporal(kind):
-            raise DataError(f"{name} returns {field.name!r} as {kind}: turn times into numbers, such as an hour or an age")
+            raise DataError(
+                f"{name} returns {field.name!r} as {kind}: turn times into numbers, such as an hour or an age"
+            )
         else:
             target = pa.string()
         arrays.append(column.cast(target))

@@ -148,7 +148,7 @@ def _sql_tree(source: str, name: str) -> Any:
 
     with duckdb.connect() as connection:
         row = connection.execute("SELECT json_serialize_sql(?::VARCHAR)", [source.rstrip().rstrip(";")]).fetchone()
-    tree = json.loads(row[0]) if row else {"error": True, "error_message": "empty file"}
+    tree: Any = json.loads(row[0]) if row else {"error": True, "error_message": "empty file"}
     if tree.get("error"):
         place = ""
         if "position" in tree:

@@ -111,9 +111,11 @@ class Engine:
 
     def entity_rows(self, partition: dt.date) -> pa.Table:
         """The rows of the entity feed that need features."""
-        names = ", ".join(f'"{c}"' for c in (*self.definition.key, *([self.definition.event] if self.definition.event else [])))
+        names = ", ".join(
+            f'"{c}"' for c in (*self.definition.key, *([self.definition.event] if self.definition.event else []))
+        )
         return self._connection.execute(
-            f"SELECT {names} FROM \"_{self.definition.entity}\" WHERE \"{PARTITION}\" = DATE '{partition}'"  # noqa: S608
+            f'SELECT {names} FROM "_{self.definition.entity}" WHERE "{PARTITION}" = DATE \'{partition}\''  # noqa: S608
         ).to_arrow_table()
 
     @property
@@ -133,7 +135,9 @@ class Engine:
         function = namespace.get("features")
         if not callable(function):
             raise SpecError(f"{name} must define features(feeds, partition) and return a DataFrame")
-        frames = {n: self._connection.execute(f'FROM "{n}"').to_arrow_table().to_pandas() for n in self.definition.feeds}
+        frames = {
+            n: self._connection.execute(f'FROM "{n}"').to_arrow_table().to_pandas() for n in self.definition.feeds
+        }
         try:
             frame = function(frames, partition)
         except Exception as e:
@@ -143,5 +147,3 @@ class Engine:
 
 def _first_lines(error: Exception, lines: int = 4) -> str:
     return "\n".join(str(error).strip().splitlines()[:lines])
-
-

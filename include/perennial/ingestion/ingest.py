@@ -80,9 +80,7 @@ def judge_partitions(
                 tables[key], shas[key] = landed.table, landed.sha256
         for found in judge(feed, rules, {k: t.to_pandas() for k, t in tables.items()}):
             judgements.append(found)
-            verdict = Verdict(
-                found.key, found.verdict, found.rows, len(found.bad_rows), found.reasons, shas[found.key]
-            )
+            verdict = Verdict(found.key, found.verdict, found.rows, len(found.bad_rows), found.reasons, shas[found.key])
             verdicts.append(verdict)
             _stage(feed, state, found, tables[found.key])
         progress(min(start + CHUNK, len(keys)), len(keys))

@@ -17,7 +17,7 @@ def feed_table(feed: FeedSpec) -> PartitionedTable:
 
 
 def feature_table(model: str, definition: str, key: list[str]) -> PartitionedTable:
-    """Feature rows of a model under one definition (by digest). ``inputs`` is the digest of what each was built from."""
+    """Feature rows of a model under one definition (by digest); ``inputs`` says what each was built from."""
     return PartitionedTable(join(settings().lake, "features", model, definition[:16]), key, labels=("inputs",))
 
 

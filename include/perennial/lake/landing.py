@@ -147,9 +147,9 @@ def _as_declared(feed: FeedSpec, uri: str, raw: pa.Table) -> tuple[pa.Table, tup
         try:
             columns.append(column.cast(field.type))
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as e:
-            raise DataError(
-                f"{uri}: column {field.name!r} is {column.type}, not {feed.columns[field.name]}: {str(e).splitlines()[0]}"
-            ) from e
+            why = str(e).splitlines()[0]
+            declared = feed.columns[field.name]
+            raise DataError(f"{uri}: column {field.name!r} is {column.type}, not {declared}: {why}") from e
     extra = [c for c in raw.column_names if c not in schema.names]
     notes = (f"undeclared columns left out: {', '.join(extra)}",) if extra else ()
     return pa.table(columns, schema=schema), notes

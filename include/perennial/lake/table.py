@@ -81,9 +81,7 @@ class PartitionedTable:
     :param volatile: columns that say who wrote a row and when; they are no part of its content.
     """
 
-    def __init__(
-        self, uri: str, key: Sequence[str], labels: Sequence[str] = (), volatile: Sequence[str] = ()
-    ) -> None:
+    def __init__(self, uri: str, key: Sequence[str], labels: Sequence[str] = (), volatile: Sequence[str] = ()) -> None:
         self.uri, self.key, self.labels, self.volatile = uri, tuple(key), tuple(labels), frozenset(volatile)
         self._options = storage_options(uri)
 

@@ -80,7 +80,7 @@ def play_demo(arguments: argparse.Namespace) -> int:
     """Run the whole story on a fresh state: minutes, with a table and a plot at its end."""
     from perennial.local.demo import demo
 
-    code = 1
+    code = 130  # what a shell says of a program that was interrupted
     with interruptible():
         code = demo(arguments.project)
     return code

@@ -7,14 +7,14 @@ import os
 import shutil
 from pathlib import Path
 
-from perennial.local.landing import LandingSimulator
+from perennial.local.landing import Feed, LandingSimulator
 from perennial.local.plot import plot_story
 from perennial.local.stack import Stack
 from perennial.local.story import Narrator, Story
 from perennial.local.summary import collect, tables
 from perennial.settings import settings
 
-FEEDS = ("flights", "weather", "arrivals")
+FEEDS: tuple[Feed, ...] = ("flights", "weather", "arrivals")
 MODEL, SECOND = "flight_delay", "flight_duration"
 CORRUPTED = "2013-05-15"
 
@@ -68,13 +68,13 @@ def _play(story: Story) -> None:
 
     tell.chapter("1. January and February land as history; the first model")
     story.land(FEEDS, "2013-01-01", "2013-02-28")
-    story.history({f: ("2013-01-01", "2013-02-28") for f in FEEDS})
+    story.history(dict.fromkeys(FEEDS, ("2013-01-01", "2013-02-28")))
     (run,) = story.follow([story.trigger(f"{MODEL}.train", as_of="2013-03-01")])
     tell.line(story.verdict(run))
 
     tell.chapter("2. March lands and is scored by a backfill; what monitoring says; a decision on April 1")
     story.land(FEEDS, "2013-03-01", "2013-03-31")
-    story.history({f: ("2013-03-01", "2013-03-31") for f in FEEDS})
+    story.history(dict.fromkeys(FEEDS, ("2013-03-01", "2013-03-31")))
     story.backfill(f"{MODEL}.score", "2013-03-01", "2013-03-31")
     (run,) = story.follow([story.trigger(f"{MODEL}.monitor", key="2013-03-31")])
     said = story.branch(run, ["quiet", "alert", "ask"])
@@ -113,8 +113,8 @@ def _play(story: Story) -> None:
     moved = story.client.xcom(run["dag_id"], run["dag_run_id"], "roll_back")
     tell.line(f"{MODEL}.operate: rolled back: champion is version {moved['champion']}")
     again = int(moved["previous"])
-    conf = {"action": "promote", "version": again, "reason": "demo: and back again"}
-    (run,) = story.follow([story.trigger(f"{MODEL}.operate", **conf)])
+    run = story.trigger(f"{MODEL}.operate", action="promote", version=again, reason="demo: and back again")
+    story.follow([run])
     tell.line(f"{MODEL}.operate: promoted again: champion is version {again}")
 
 

@@ -50,15 +50,15 @@ def plot_story(model: str, target: Path) -> None:
     seen: set[str] = set()
     for i, e in enumerate(decisions):
         first, last = (dt.date.fromisoformat(d) for d in e.figures["holdout"])
-        axis.axvspan(first, last + dt.timedelta(days=1), color="#d9a441", alpha=0.13, lw=0)  # type: ignore[arg-type]
+        axis.axvspan(first, last + dt.timedelta(days=1), color="#d9a441", alpha=0.13, lw=0)
         colour, marker = _VERDICTS[e.verdict]
         when = dt.datetime.fromisoformat(str(e.as_of)).date()
         at = when + dt.timedelta(days=2 * sum(x.as_of == e.as_of for x in decisions[:i]))
-        axis.scatter([at], [high], color=colour, marker=marker, s=90, zorder=5, clip_on=False)  # type: ignore[list-item]
-        axis.axvline(at, color=colour, lw=1, ls=":")  # type: ignore[arg-type]
+        axis.scatter([at], [high], color=colour, marker=marker, s=90, zorder=5, clip_on=False)
+        axis.axvline(at, color=colour, lw=1, ls=":")
         text = f"{e.verdict}{' (14 days)' if e.figures.get('window_days') else ''}"
         axis.annotate(
-            text, (at, high), xytext=(4, -14 - 13 * sum(x.as_of == e.as_of for x in decisions[:i])),  # type: ignore[arg-type]
+            text, (at, high), xytext=(4, -14 - 13 * sum(x.as_of == e.as_of for x in decisions[:i])),
             textcoords="offset points", color=colour, fontsize=9, weight="bold",
         )  # fmt: skip
         seen.add(e.verdict)

@@ -1,4 +1,4 @@
-"""Tells a story with real runs: lands files, triggers DAGs, follows them with live progress, and says how each ended."""
+"""Tells a story with real runs: lands files, triggers DAGs, follows them live, and says how each ended."""
 
 from __future__ import annotations
 
@@ -102,9 +102,7 @@ class Story:
 
         :raises StoryError: when one ends otherwise than ``need``.
         """
-        ended = []
-        for run in runs:
-            ended.append(self._wait(run))
+        ended = [self._wait(run) for run in runs]
         for run in ended:
             if run["state"] != need:
                 raise StoryError(f"{run['dag_id']} {run['dag_run_id']} ended {run['state']}: {self.why(run)}")
@@ -139,7 +137,9 @@ class Story:
             if len(mine) == days and len(done) == days:
                 break
             if time.monotonic() - began > self.patience:
-                raise StoryError(f"the backfill of {dag_id} has {len(done)} of {days} partitions after {self.patience:.0f} s")
+                raise StoryError(
+                    f"the backfill of {dag_id} has {len(done)} of {days} partitions after {self.patience:.0f} s"
+                )
             time.sleep(0.5)
         failed = [r for r in mine if r["state"] == "failed"]
         if failed:

@@ -179,7 +179,20 @@ def tables(summary: dict[str, Any]) -> str:
 
     add(
         "Decisions (gain on the holdout, two-sided 95 % interval; bound one-sided at the confidence shown)",
-        ("model", "as of", "version", "against", "candidate", "gain", "95 %", "bound", "conf.", "k", "verdict", "started by"),
+        (
+            "model",
+            "as of",
+            "version",
+            "against",
+            "candidate",
+            "gain",
+            "95 %",
+            "bound",
+            "conf.",
+            "k",
+            "verdict",
+            "started by",
+        ),
         [
             (
                 d["model"],
@@ -201,7 +214,10 @@ def tables(summary: dict[str, Any]) -> str:
     add(
         "Champions over time",
         ("model", "as of", "version", "instead of", "how", "at", "run"),
-        [(a["model"], a["as_of"][:10], a["version"], a["from"], a["how"], a["at"][:19], a["dag_run"]) for a in summary["aliases"]],
+        [
+            (a["model"], a["as_of"][:10], a["version"], a["from"], a["how"], a["at"][:19], a["dag_run"])
+            for a in summary["aliases"]
+        ],
     )
     per: dict[tuple[str, str], list[Any]] = {}
     for s in summary["scored"]:
@@ -217,7 +233,10 @@ def tables(summary: dict[str, Any]) -> str:
     add(
         "Quarantined",
         ("feed", "partition", "what", "rows", "reason"),
-        [(q["feed"], q["partition"], q["what"].replace("_", " "), q["rows"], q["reason"]) for q in summary["quarantined"]],
+        [
+            (q["feed"], q["partition"], q["what"].replace("_", " "), q["rows"], q["reason"])
+            for q in summary["quarantined"]
+        ],
     )
     a = summary["airflow"]
     heavy = a["heavy_tasks"]

@@ -102,7 +102,11 @@ def _page(
     for look in looks:
         rows = [(w["window"], w["state"], w["reason"]) for w in look["windows"]]
         styled = [(w, {"flagged": "fail", "quiet": "pass", "failed": "alert"}.get(s, s), r) for w, s, r in rows]
-        parts.append(section(f"{look['kind'].capitalize()}: {look['reason']}", table(("window", "state", "why"), styled, state=1)))
+        parts.append(
+            section(
+                f"{look['kind'].capitalize()}: {look['reason']}", table(("window", "state", "why"), styled, state=1)
+            )
+        )
         for w in look["windows"][-1:]:
             if w.get("distances"):
                 columns = sorted(w["distances"], key=lambda c: -w["distances"][c] / w["thresholds"][c])

@@ -135,7 +135,7 @@ def _drift_window(
 def performance_look(
     spec: ModelSpec, feeds: Mapping[str, FeedSpec], version: versions.Version, as_of: dt.datetime
 ) -> Look:
-    """Judge the published scores of the last complete windows, with the labels known at ``as_of``, against the holdout."""
+    """Judge the published scores of the last complete windows, by the labels known at ``as_of``."""
     bundle = Bundle(tracking.cache_folder().fetch(version.model_id))
     entity, label_feed, rule = feeds[spec.entity], feeds[spec.labels.feed], spec.monitoring.rule
     metric = get_metric(spec.metric.name, spec.task.type)
@@ -151,8 +151,10 @@ def performance_look(
     last = last_labelled(spec, label_feed, as_of)
     first_scored = parse_key(entity, min(published))
     found: list[dict[str, Any]] = []
-    all_windows = _after(entity, last, spec.monitoring.performance.window, dt.datetime.fromisoformat(bundle.facts["train_end"]))
-    for window in [w for w in all_windows if w.end >= first_scored][-(rule.n + 1) :]:
+    all_windows = _after(
+        entity, last, spec.monitoring.performance.window, dt.datetime.fromisoformat(bundle.facts["train_end"])
+    )
+    for window in [w for w in all_windows if w.start >= first_scored][-(rule.n + 1) :]:
         keys = keys_between(entity, window.start.isoformat(), window.end.isoformat())
         y, score, blocks = _scored_with_labels(spec, entity, label_feed, keys, version.version)
         covered = set(np.unique(blocks)) if len(blocks) else set()
@@ -188,7 +190,9 @@ def _scored_with_labels(
         pc.and_(pc.equal(scores.column("model_version"), version), pc.invert(scores.column("in_sample")))
     )
     total = _counts(scores)
-    joined = scores.join(labels.rename_columns([*key, "__label__"]), keys=key).filter(pc.is_valid(pc.field("__label__")))
+    joined = scores.join(labels.rename_columns([*key, "__label__"]), keys=key).filter(
+        pc.is_valid(pc.field("__label__"))
+    )
     labelled = _counts(joined)
     covered = [k for k, n in labelled.items() if n / total[k] >= spec.labels.min_coverage]
     joined = joined.filter(pc.is_in(joined.column(PARTITION), pa.array(covered, pa.string())))

@@ -52,7 +52,6 @@ def bundle_of(run_id: str) -> str | None:
 
 def log_bundle(
     run_id: str,
-    model: str,
     folder: Path,
     *,
     params: Mapping[str, Any],

@@ -116,7 +116,7 @@ def promote(
     if now != version:
         if now != expected:
             raise ConflictError(
-                f"{model}: version {version} was judged against {_named(expected)}, but champion is {_named(now)} by now; "
+                f"{model}: version {version} was judged against {_named(expected)}, but champion is {_named(now)} now; "
                 "run the comparison again"
             )
         fence()
@@ -126,7 +126,9 @@ def promote(
         client().set_registered_model_alias(model, CHAMPION, version)
         read = aliases(model).get(CHAMPION)
         if read != version:
-            raise ConflictError(f"{model}: champion was set to version {version} but reads {_named(read)}; look who else writes")
+            raise ConflictError(
+                f"{model}: champion was set to version {version} but reads {_named(read)}: somebody else writes it"
+            )
     ledger.append(
         Entry(
             id=entry_id,
@@ -151,7 +153,9 @@ def require_champion(model: str) -> Version:
     """
     found = by_alias(model, CHAMPION)
     if found is None:
-        raise RegistryError(f"{model} has no champion: train it first (DAG {model}.train), or promote a version by hand")
+        raise RegistryError(
+            f"{model} has no champion: train it first (DAG {model}.train), or promote a version by hand"
+        )
     return found
 
 

@@ -113,9 +113,7 @@ def score_partition(
     }
 
 
-def _scored(
-    bundle: Bundle, builder: FeatureBuilder, arm: Arm, key: str, run: str, now: dt.datetime
-) -> list[pa.Table]:
+def _scored(bundle: Bundle, builder: FeatureBuilder, arm: Arm, key: str, run: str, now: dt.datetime) -> list[pa.Table]:
     task, facts = bundle.spec.task, bundle.facts
     _, end = period(builder.entity, key)
     in_sample = end <= dt.datetime.fromisoformat(facts["train_end"])
@@ -124,7 +122,9 @@ def _scored(
         rows = pa.Table.from_batches([batch])
         lacking = [c for c in facts["columns"] if c not in rows.column_names]
         if lacking:
-            raise DataError(f"{bundle.spec.name} version {arm.version} needs feature {lacking[0]!r}, which {key} does not have")
+            raise DataError(
+                f"{bundle.spec.name} version {arm.version} needs feature {lacking[0]!r}, which {key} does not have"
+            )
         score = estimators.score(bundle.model, to_matrix(rows, facts["columns"]), task.type)
         n = rows.num_rows
         threshold = facts["threshold"]
@@ -163,9 +163,13 @@ def check_output(spec: ModelSpec, feeds: Mapping[str, FeedSpec], key: str, state
     elif spec.task.type == "binary" and len(scores) and (scores.min() < 0 or scores.max() > 1):
         problems.append(f"scores lie between {scores.min():.3f} and {scores.max():.3f}, outside [0, 1]")
     keys = rows.select(entity.key)
-    if rows.select([*entity.key, "output", "model_version"]).group_by([*entity.key, "output", "model_version"]).aggregate(
-        []
-    ).num_rows != rows.num_rows:
+    if (
+        rows.select([*entity.key, "output", "model_version"])
+        .group_by([*entity.key, "output", "model_version"])
+        .aggregate([])
+        .num_rows
+        != rows.num_rows
+    ):
         problems.append("a row was scored twice by the same version")
     wanted = feed_table(entity).read([key], columns=list(entity.key))
     if wanted is None or wanted.num_rows == 0:
@@ -177,9 +181,7 @@ def check_output(spec: ModelSpec, feeds: Mapping[str, FeedSpec], key: str, state
     return problems
 
 
-def publish(
-    spec: ModelSpec, entity: FeedSpec, key: str, state: RunState, fence: Fence = no_fence
-) -> dict[str, Any]:
+def publish(spec: ModelSpec, entity: FeedSpec, key: str, state: RunState, fence: Fence = no_fence) -> dict[str, Any]:
     """Replace the partition's predictions in one commit. The same scores again change nothing.
 
     :returns: rows and the content digest.
@@ -198,4 +200,3 @@ def _staged(state: RunState) -> pa.Table:
         return pyarrow.parquet.read_table(io.BytesIO(state.store.get(state.key("predictions.parquet"))))
     except KeyError:
         raise DataError("this run has staged no predictions: clear it from its scoring task") from None
-

@@ -43,7 +43,9 @@ class Bundle:
         try:
             return json.loads(path.read_bytes())
         except FileNotFoundError:
-            raise RegistryError(f"{self.folder.name} is not a bundle of Perennial: it has no {FOLDER}/{name}.json") from None
+            raise RegistryError(
+                f"{self.folder.name} is not a bundle of Perennial: it has no {FOLDER}/{name}.json"
+            ) from None
 
     def frame(self, name: str) -> pd.DataFrame:
         """A Parquet table of the bundle."""
@@ -106,7 +108,9 @@ def write_bundle(
     if trusted is None:
         mlflow.sklearn.save_model(model, str(folder), serialization_format="cloudpickle", **common)
     else:
-        mlflow.sklearn.save_model(model, str(folder), serialization_format="skops", skops_trusted_types=trusted, **common)
+        mlflow.sklearn.save_model(
+            model, str(folder), serialization_format="skops", skops_trusted_types=trusted, **common
+        )
     own = folder / FOLDER
     own.mkdir()
     for name, value in documents.items():

@@ -103,7 +103,11 @@ def _around(estimator: Any, X: pd.DataFrame) -> Any:
     else:
         columns = ColumnTransformer(
             [
-                ("text", OneHotEncoder(handle_unknown="infrequent_if_exist", min_frequency=20, sparse_output=False), text),
+                (
+                    "text",
+                    OneHotEncoder(handle_unknown="infrequent_if_exist", min_frequency=20, sparse_output=False),
+                    text,
+                ),
                 ("numbers", make_pipeline(SimpleImputer(add_indicator=True), StandardScaler()), numbers),
             ]
         )

@@ -67,7 +67,11 @@ class Evaluation:
 
 
 def evaluate(
-    plan: TrainingPlan, holdout: Mapping[str, Snapshot], candidate: Candidate, ledger: Ledger, actor: Actor,
+    plan: TrainingPlan,
+    holdout: Mapping[str, Snapshot],
+    candidate: Candidate,
+    ledger: Ledger,
+    actor: Actor,
     fence: Fence = no_fence,
 ) -> Evaluation:
     """Run every gate on the holdout's labelled rows.
@@ -172,9 +176,13 @@ def champion_scores(
         X = rows.X
     else:
         FeatureBuilder(plan.spec.name, other.definition, plan.feeds).ensure(keys, fence=fence)
-        again = load_rows(plan.spec, plan.feeds, other.definition, snapshot_rows(plan.spec, plan.feeds, other.definition, keys))
+        again = load_rows(
+            plan.spec, plan.feeds, other.definition, snapshot_rows(plan.spec, plan.feeds, other.definition, keys)
+        )
         if not np.array_equal(again.blocks, rows.blocks):
-            raise DataError(f"{plan.spec.name}: the champion's features cover other rows of the holdout than the candidate's")
+            raise DataError(
+                f"{plan.spec.name}: the champion's features cover other rows of the holdout than the candidate's"
+            )
         X = again.X
     return estimators.score(other.model, X, plan.spec.task.type)
 
@@ -194,7 +202,12 @@ def judged_before(ledger: Ledger, model: str, champion: str, first: str, last: s
 
 
 def record(
-    plan: TrainingPlan, evaluation: Evaluation, candidate: Candidate, ledger: Ledger, actor: Actor, fence: Fence = no_fence
+    plan: TrainingPlan,
+    evaluation: Evaluation,
+    candidate: Candidate,
+    ledger: Ledger,
+    actor: Actor,
+    fence: Fence = no_fence,
 ) -> None:
     """Write every gate's verdict and the decision to the ledger."""
     common: dict[str, Any] = {

@@ -103,7 +103,9 @@ def _fit(
             target,
             model,
             sample=rows.X.head(200),
-            predictions=model.predict(rows.X.head(200)) if task == "regression" else model.predict_proba(rows.X.head(200)),
+            predictions=model.predict(rows.X.head(200))
+            if task == "regression"
+            else model.predict_proba(rows.X.head(200)),
             task=task,
             documents={
                 "plan": plan.to_dict(),
@@ -120,7 +122,6 @@ def _fit(
         )
         model_id = tracking.log_bundle(
             run_id,
-            spec.name,
             target,
             params={
                 "estimator": spec.estimator.type,
@@ -134,7 +135,9 @@ def _fit(
             },
             metrics={f"holdout_{metric.name}": value},
             tags={**{k.replace(":", "."): str(v) for k, v in plan.digests.items()}, "seed": str(plan.seed)},
-            snapshots={f"{part}_{k}": s for part, group in (("train", train), ("holdout", holdout)) for k, s in group.items()},
+            snapshots={
+                f"{part}_{k}": s for part, group in (("train", train), ("holdout", holdout)) for k, s in group.items()
+            },
         )
     return Candidate(run_id, model_id)
 

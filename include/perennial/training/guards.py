@@ -49,11 +49,15 @@ def check_guards(
     )
     recent = sum(as_of - t < MONTH for t in before)
     budget = Guard(
-        "budget", recent < rules.max_per_month, f"{recent} retrainings in the last 30 days, at most {rules.max_per_month}"
+        "budget",
+        recent < rules.max_per_month,
+        f"{recent} retrainings in the last 30 days, at most {rules.max_per_month}",
     )
     new = _new_labels(spec, feeds, as_of)
     labels = Guard(
-        "new_labels", new >= rules.min_new_labels, f"{new:,} labels since the champion's, at least {rules.min_new_labels:,}"
+        "new_labels",
+        new >= rules.min_new_labels,
+        f"{new:,} labels since the champion's, at least {rules.min_new_labels:,}",
     )
     return [cooldown, budget, labels]
 

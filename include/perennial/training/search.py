@@ -33,7 +33,9 @@ def search(
 
     blocks = np.unique(rows.blocks)
     if len(blocks) < 10:
-        raise DataError(f"{spec.name}: a search needs at least 10 training partitions to split by time, not {len(blocks)}")
+        raise DataError(
+            f"{spec.name}: a search needs at least 10 training partitions to split by time, not {len(blocks)}"
+        )
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     metric = get_metric(spec.metric.name, spec.task.type)
     splits = []

@@ -12,7 +12,7 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Code:
-    """Identity of the code that acts. ``commit`` is ``unknown`` where there is no git; ``dirty`` then counts as true."""
+    """Identity of the code that acts. Where there is no git, ``commit`` is ``unknown`` and ``dirty`` true."""
 
     commit: str
     dirty: bool
@@ -34,7 +34,9 @@ def code_identity(folder: Path) -> Code:
 
 def _git(folder: Path, *arguments: str) -> str:
     try:
-        done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, timeout=20, check=False)
+        done = subprocess.run(
+            ["git", "-C", str(folder), *arguments], capture_output=True, text=True, timeout=20, check=False
+        )
     except (OSError, subprocess.TimeoutExpired):
         return ""
     return done.stdout.strip() if done.returncode == 0 else ""

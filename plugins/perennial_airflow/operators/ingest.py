@@ -74,7 +74,9 @@ class ValidateOperator(BranchStepOperator):
             if v.verdict != "commit":
                 self.log.warning("%s %s: %s: %s", self.name, v.key, v.verdict, "; ".join(v.reasons))
         found = {v.verdict for v in verdicts}
-        self.log.info("%s: %s", self.name, ", ".join(f"{sum(v.verdict == f for v in verdicts)} {f}" for f in sorted(found)))
+        self.log.info(
+            "%s: %s", self.name, ", ".join(f"{sum(v.verdict == f for v in verdicts)} {f}" for f in sorted(found))
+        )
         names = {"commit": "commit", "quarantine_rows": "quarantine_rows"}
         return sorted({names.get(f, "quarantine_batch") for f in found})
 
@@ -107,7 +109,9 @@ class QuarantineOperator(StepOperator):
     def step(self, step: Step) -> list[dict[str, Any]]:
         from perennial.ingestion import quarantine_partitions
 
-        refused = quarantine_partitions(stored_feed(step), step.state, step.ledger, as_of=_as_of(step), fence=step.fence)
+        refused = quarantine_partitions(
+            stored_feed(step), step.state, step.ledger, as_of=_as_of(step), fence=step.fence
+        )
         return [{"partition": v.key, "verdict": v.verdict, "reason": "; ".join(v.reasons)[:300]} for v in refused[:20]]
 
 

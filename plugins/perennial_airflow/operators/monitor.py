@@ -26,7 +26,9 @@ class PlanMonitoringOperator(StepOperator):
         entity = specs.feed(spec.entity)
         key = step.require_key(entity)
         if step.started_by_backfill:
-            raise AirflowSkipException(f"{key} was scored by a backfill, which asks nobody: run monitor by hand for a look")
+            raise AirflowSkipException(
+                f"{key} was scored by a backfill, which asks nobody: run monitor by hand for a look"
+            )
         if versions.by_alias(self.name, versions.CHAMPION) is None:
             raise AirflowSkipException(f"{self.name} has no champion yet: nothing to monitor")
         as_of = step.as_of(entity, {spec.labels.feed: specs.feed(spec.labels.feed)})
@@ -60,9 +62,7 @@ class EvidentlyDriftOperator(StepOperator):
             raise AirflowSkipException("drift is switched off in the spec")
         page = temporary_report()
         as_of = dt.datetime.fromisoformat(asked["as_of"])
-        look = drift_look(
-            spec, feeds, versions.get(self.name, asked["version"]), as_of, report=page, fence=step.fence
-        )
+        look = drift_look(spec, feeds, versions.get(self.name, asked["version"]), as_of, report=page, fence=step.fence)
         if page.exists():
             self.report_url = step.state.report("drift.html", page.read_bytes())
         for w in look.windows:
@@ -96,7 +96,9 @@ class MonitoringRuleOperator(BranchStepOperator):
         from perennial.monitoring.conclude import conclude
 
         spec, _, asked = stored_model(step)
-        looks = [step.state.read(k) for k in ("drift", "performance") if step.state.store.exists(step.state.key(f"{k}.json"))]
+        looks = [
+            step.state.read(k) for k in ("drift", "performance") if step.state.store.exists(step.state.key(f"{k}.json"))
+        ]
         found = conclude(spec, looks, asked, step.ledger, step.actor, step.fence)
         self.report_url = step.state.report("monitoring.html", found.page)
         self.log.info("%s %s: %s: %s", self.name, asked["key"], found.outcome, found.reason)

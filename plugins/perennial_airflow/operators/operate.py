@@ -37,7 +37,13 @@ class OperateRequestOperator(BranchStepOperator):
         as_of = _as_of(step, spec, specs.feed(spec.entity))
         step.state.write(
             "request",
-            {"action": action, "target": str(target), "champion": champion, "reason": reason, "as_of": as_of.isoformat()},
+            {
+                "action": action,
+                "target": str(target),
+                "champion": champion,
+                "reason": reason,
+                "as_of": as_of.isoformat(),
+            },
         )
         return str(action)
 

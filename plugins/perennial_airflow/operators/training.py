@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from perennial.errors import UsageError
@@ -130,7 +129,7 @@ class EvaluateOperator(StepOperator):
 
 
 class MetricGateOperator(BranchStepOperator):
-    """Write every gate's verdict to the ledger, and branch: ``register``, ``reject``, or ``report_only`` (a dry run)."""
+    """Write every verdict to the ledger, and branch: ``register``, ``reject``, or ``report_only`` (a dry run)."""
 
     def step(self, step: Step) -> str:
         from perennial.training.evaluate import record
@@ -164,7 +163,9 @@ class RegisterOperator(StepOperator):
         tags |= {f"snapshot.{p}.{k}": s["sha256"] for p, group in snapshots.items() for k, s in group.items()}
         step.fence()
         version = versions.register(self.name, candidate.run_id, candidate.model_id, tags, plan.spec.description)
-        tracking.finish(candidate.run_id, tags={"decision": "registered", "reason": found.reason, "version": version.version})
+        tracking.finish(
+            candidate.run_id, tags={"decision": "registered", "reason": found.reason, "version": version.version}
+        )
         step.state.write("version", {"version": version.version})
         self.mlflow_url = tracking.run_url(candidate.run_id)
         return {"version": version.version, "model_id": candidate.model_id}
@@ -232,7 +233,9 @@ class DeclinedOperator(StepOperator):
     """The end of a retraining that a guard declined; the reasons are in the ledger and in this task's log."""
 
     def step(self, step: Step) -> dict[str, Any]:
-        reasons = [e.reason for e in step.ledger.find(self.name, event="guard", verdict="declined") if _same_run(e, step)]
+        reasons = [
+            e.reason for e in step.ledger.find(self.name, event="guard", verdict="declined") if _same_run(e, step)
+        ]
         for reason in reasons:
             self.log.warning("%s is not retrained: %s", self.name, reason)
         return {"declined": reasons}

@@ -18,9 +18,7 @@ class PartitionTrigger(BaseTrigger):
     :param every: seconds between looks.
     """
 
-    def __init__(
-        self, *, files: list[str], partitions: list[list[str]], deadline: str, every: float = 5.0
-    ) -> None:
+    def __init__(self, *, files: list[str], partitions: list[list[str]], deadline: str, every: float = 5.0) -> None:
         super().__init__()
         self.files, self.partitions, self.deadline, self.every = files, partitions, deadline, every
 
