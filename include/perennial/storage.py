@@ -6,21 +6,28 @@ atomicity: ``put`` is never half-visible, and ``put_if_absent`` is a compare-and
 
 from __future__ import annotations
 
+import contextlib
 import json
+import math
 import os
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import unquote, urlparse
 
-from perennial.errors import UsageError
+from perennial.errors import ConflictError, UsageError
 from perennial.settings import settings
 
 
 class Store(Protocol):
-    """Bytes under relative keys such as ``runs/abc/plan.json``."""
+    """Bytes under relative keys such as ``runs/abc/plan.json``.
+
+    :raises UsageError: for a key with ``..``, a leading ``/``, an empty part, or a name that begins with a dot (those
+        are the temporary files of a folder).
+    """
 
     uri: str
 
@@ -52,20 +59,20 @@ class FileStore:
 
     def path(self, key: str) -> Path:
         """Where an object lies on disk."""
-        path = self.root / key
-        if ".." in Path(key).parts:
-            raise UsageError(f"{key!r} is not a key: it must not contain '..'")
-        return path
+        return self.root / _checked(key)
 
     def get(self, key: str) -> bytes:
         try:
             return self.path(key).read_bytes()
-        except (FileNotFoundError, IsADirectoryError):
+        except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
             raise KeyError(key) from None
 
     def put(self, key: str, data: bytes) -> None:
         temporary = self._temporary(key, data)
-        temporary.replace(self.path(key))
+        try:
+            temporary.replace(self.path(key))
+        finally:
+            temporary.unlink(missing_ok=True)
 
     def put_if_absent(self, key: str, data: bytes) -> bool:
         path = self.path(key)
@@ -84,25 +91,31 @@ class FileStore:
         return self.path(key).is_file()
 
     def list(self, prefix: str = "") -> Iterator[str]:
-        base = self.path(prefix) if prefix else self.root
+        base = self.path(prefix.rstrip("/")) if prefix else self.root
         if not base.is_dir():
             return iter(())
         found = (p for p in base.rglob("*") if p.is_file() and not p.name.startswith("."))
         return iter(sorted(p.relative_to(self.root).as_posix() for p in found))
 
     def delete(self, key: str) -> None:
-        self.path(key).unlink(missing_ok=True)
+        with contextlib.suppress(FileNotFoundError, IsADirectoryError, NotADirectoryError):
+            self.path(key).unlink()
 
     def _temporary(self, key: str, data: bytes) -> Path:
         path = self.path(key)
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        with os.fdopen(handle, "wb") as f:
-            f.write(data)
-            f.flush()
-            os.fsync(f.fileno())
-        Path(name).chmod(0o644)
-        return Path(name)
+        temporary = Path(name)
+        try:
+            with os.fdopen(handle, "wb") as f:
+                f.write(data)
+                f.flush()
+                os.fsync(f.fileno())
+            temporary.chmod(0o644)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        return temporary
 
 
 class S3Store:
@@ -119,7 +132,7 @@ class S3Store:
         return boto3.client("s3", endpoint_url=settings().s3_endpoint)
 
     def _key(self, key: str) -> str:
-        return f"{self.prefix}/{key}" if self.prefix else key
+        return f"{self.prefix}/{_checked(key)}" if self.prefix else _checked(key)
 
     def get(self, key: str) -> bytes:
         try:
@@ -134,14 +147,19 @@ class S3Store:
     def put_if_absent(self, key: str, data: bytes) -> bool:
         from botocore.exceptions import ClientError
 
-        try:
-            self.client.put_object(Bucket=self.bucket, Key=self._key(key), Body=data, IfNoneMatch="*")
-        except ClientError as e:
-            # 412: it is there. 409: another writer is creating it right now, and wins.
-            if e.response["ResponseMetadata"]["HTTPStatusCode"] in (409, 412):
-                return False
-            raise
-        return True
+        for attempt in range(10):
+            try:
+                self.client.put_object(Bucket=self.bucket, Key=self._key(key), Body=data, IfNoneMatch="*")
+            except ClientError as e:
+                status = e.response["ResponseMetadata"]["HTTPStatusCode"]
+                if status == 412:
+                    return False
+                if status != 409:
+                    raise
+                time.sleep(0.05 * 2**attempt)  # S3 could not decide between two writers: it says to ask again
+            else:
+                return True
+        raise ConflictError(f"{self.uri}/{key} was being written by others ten times in a row; run this again")
 
     def exists(self, key: str) -> bool:
         from botocore.exceptions import ClientError
@@ -155,7 +173,7 @@ class S3Store:
         return True
 
     def list(self, prefix: str = "") -> Iterator[str]:
-        start = self._key(prefix).rstrip("/")
+        start = self._key(prefix.rstrip("/")) if prefix else self.prefix
         pages = self.client.get_paginator("list_objects_v2").paginate(
             Bucket=self.bucket, Prefix=f"{start}/" if start else ""
         )
@@ -166,6 +184,14 @@ class S3Store:
 
     def delete(self, key: str) -> None:
         self.client.delete_object(Bucket=self.bucket, Key=self._key(key))
+
+
+def _checked(key: str) -> str:
+    if not key or any(part.startswith(".") or not part for part in key.split("/")):
+        raise UsageError(
+            f"{key!r} is not a key: names separated by /, none of them empty, '..' or beginning with a dot"
+        )
+    return key
 
 
 def open_store(uri: str) -> Store:
@@ -189,6 +215,19 @@ def join(uri: str, *parts: str) -> str:
 def to_json(value: Any) -> bytes:
     """Canonical JSON: sorted keys, no spaces, UTF-8, NaN refused. Digests are taken of this."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+
+
+def plain(value: Any) -> Any:
+    """``value`` as JSON can say it: numbers that are none (NaN, infinite) become null, numpy's become Python's."""
+    if isinstance(value, Mapping):
+        return {str(k): plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [plain(v) for v in (sorted(value, key=str) if isinstance(value, set | frozenset) else value)]
+    if hasattr(value, "tolist"):  # numpy's scalars and arrays
+        return plain(value.tolist())
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
 
 
 def storage_options(uri: str) -> dict[str, str] | None:

@@ -11,6 +11,7 @@ import logging
 import os
 import sys
 import time
+import warnings
 from typing import Any
 
 from airflow.listeners import hookimpl
@@ -31,6 +32,11 @@ MODULES = (
     "skops.io",
     "mlflow",
     "mlflow.sklearn",
+    "mlflow.tracking",
+    "mlflow.store.model_registry.rest_store",
+    "mlflow.store.tracking.rest_store",
+    "mlflow.data.meta_dataset",
+    "deltalake.fs.fs_handler",
     "great_expectations",
     "evidently",
     "evidently.metrics",
@@ -47,11 +53,14 @@ def preload() -> None:
     """Import every module of :data:`MODULES`; one that fails is left for the task that needs it to complain about."""
     logging.getLogger("great_expectations").setLevel(logging.WARNING)
     start = time.monotonic()
-    for name in MODULES:
-        try:
-            importlib.import_module(name)
-        except ImportError:
-            log.warning("could not import %s ahead of time", name, exc_info=True)
+    with warnings.catch_warnings():
+        # skops looks through every attribute of every loaded module; Airflow's deprecated ones would all complain
+        warnings.simplefilter("ignore")
+        for name in MODULES:
+            try:
+                importlib.import_module(name)
+            except ImportError:
+                log.warning("could not import %s ahead of time", name, exc_info=True)
     log.info("imported %d heavy modules in %.1f s, before workers fork", len(MODULES), time.monotonic() - start)
 
 

@@ -12,7 +12,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -142,6 +142,7 @@ def load_definition(spec: ModelSpec, folder: Path, feeds: Mapping[str, FeedSpec]
     )
 
 
+@cache
 def _sql_tree(source: str, name: str) -> Any:
     """The parse tree of a SELECT, without the positions of its tokens."""
     import duckdb

@@ -13,11 +13,14 @@ import pyarrow.compute as pc
 def content_digest(table: pa.Table, key: Sequence[str]) -> str:
     """sha256 (hex) of the rows of ``table``, sorted by ``key``, over its columns in name order.
 
-    Two tables have the same digest when they hold the same names, types and values. Nulls are hashed as nulls;
-    NaN equals NaN.
+    Two tables have the same digest when they hold the same names, types and values, whatever the order of their rows.
+    Nulls are hashed as nulls; NaN equals NaN.
     """
     columns = sorted(table.column_names)
+    table = pa.table({name: _decoded(table.column(name)) for name in columns})
     by = [k for k in key if k in columns] or columns
+    if by != columns and table.select(by).group_by(by).aggregate([]).num_rows != table.num_rows:
+        by = [*by, *(c for c in columns if c not in by)]  # the key does not settle the order
     table = table.sort_by([(k, "ascending") for k in by]) if table.num_rows else table
     sha = hashlib.sha256(f"{table.num_rows}".encode())
     for name in columns:
@@ -42,19 +45,28 @@ def _family(kind: pa.DataType) -> str:
     return str(kind)
 
 
+def _decoded(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Dictionary-encoded values as plain ones: how a column is stored is no part of what it says."""
+    return column.cast(column.type.value_type) if pa.types.is_dictionary(column.type) else column
+
+
 def _values(column: pa.Array) -> bytes:
     kind = column.type
+    if pa.types.is_null(kind):
+        return b""
     if _family(kind) == "string":
         filled = pc.fill_null(column.cast(pa.large_string()), "")
         lengths: bytes = pc.binary_length(filled).to_numpy(zero_copy_only=False).astype(np.int64).tobytes()
         text: bytes = "".join(filled.to_pylist()).encode()
         return lengths + text
     if pa.types.is_timestamp(kind):
-        column = column.cast(pa.timestamp("us", tz=kind.tz)).cast(pa.int64())
+        column = column.cast(pa.timestamp("us", tz=kind.tz), safe=False).cast(pa.int64())
     elif pa.types.is_date(kind):
         column = column.cast(pa.date32()).cast(pa.int32())
     elif pa.types.is_boolean(kind):
         column = column.cast(pa.uint8())
+    if not (pa.types.is_integer(column.type) or pa.types.is_floating(column.type)):
+        return repr(column.to_pylist()).encode()  # decimals, lists: rare, and numpy would hash addresses
     array = pc.fill_null(column, 0).to_numpy(zero_copy_only=False)
     if array.dtype.kind == "f":
         array = np.where(np.isnan(array), np.float64("nan"), array + 0.0)  # one NaN, and no negative zero

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import datetime as dt
 import hashlib
+import json
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from perennial.errors import ConflictError
 from perennial.settings import settings
-from perennial.storage import Store, open_store, to_json
+from perennial.storage import Store, open_store, plain, to_json
 
 SCHEMA = 1
 GENESIS = "0" * 64
@@ -49,8 +50,13 @@ class Entry:
     at: str = ""
 
     def to_bytes(self) -> bytes:
-        """Canonical JSON; the chain hashes this."""
-        return to_json(asdict(self))
+        """Canonical JSON; the chain hashes this. A figure that is no number (NaN) is written as null."""
+        return to_json(plain(asdict(self)))
+
+    @classmethod
+    def from_bytes(cls, raw: bytes) -> Entry:
+        """Read an entry as it stands in the ledger."""
+        return cls(**json.loads(raw))
 
 
 class Ledger:
@@ -62,10 +68,8 @@ class Ledger:
 
     def entries(self, subject: str) -> Iterator[Entry]:
         """All entries of a subject, oldest first."""
-        import json
-
         for raw in self._raw(subject):
-            yield Entry(**json.loads(raw))
+            yield Entry.from_bytes(raw)
 
     def _raw(self, subject: str) -> Iterator[bytes]:
         for key in self.store.list(subject):
@@ -82,25 +86,23 @@ class Ledger:
         :returns: the entry as it stands in the ledger (an earlier one with the same id, if there is one).
         :raises ConflictError: when other writers take ``attempts`` numbers in a row.
         """
-        import json
-
         known = list(self._raw(entry.subject))
         for raw in known:
-            if json.loads(raw)["id"] == entry.id:
-                return Entry(**json.loads(raw))
+            if (there := Entry.from_bytes(raw)).id == entry.id:
+                return there
         last = known[-1] if known else None
         seq = len(known)
         for _ in range(attempts):
             prev = GENESIS if last is None else hashlib.sha256(last).hexdigest()
             at = self._now().isoformat(timespec="milliseconds")
-            stamped = Entry(**{**asdict(entry), "seq": seq, "prev": prev, "at": at})
+            stamped = replace(entry, seq=seq, prev=prev, at=at).to_bytes()
             fence()
             key = f"{entry.subject}/{seq:010d}.json"
-            if self.store.put_if_absent(key, stamped.to_bytes()):
-                return stamped
+            if self.store.put_if_absent(key, stamped):
+                return Entry.from_bytes(stamped)
             last = self.store.get(key)  # somebody was faster: follow it
-            if json.loads(last)["id"] == entry.id:
-                return Entry(**json.loads(last))
+            if (there := Entry.from_bytes(last)).id == entry.id:
+                return there
             seq += 1
         raise ConflictError(f"the ledger of {entry.subject} was written by others {attempts} times in a row")
 

@@ -422,6 +422,7 @@ class Stack:
             "PERENNIAL_HOME": str(self.home),
             "PERENNIAL_PORT": str(self.port),
             "PERENNIAL_SPECS": env.get("PERENNIAL_SPECS") or include,
+            "PERENNIAL_REPORTS_URL": f"{self.urls['airflow']}/perennial/reports",
             "MLFLOW_TRACKING_URI": self.urls["mlflow"],
             "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
         }

@@ -59,5 +59,6 @@ def build_reference(
         document["calibration"] = calibration.to_dict()
     except (DataError, ValueError) as e:
         document["why_not"] = f"drift cannot be calibrated on this training window: {e}"
-    document["score_quantiles"] = np.quantile(holdout_scores, np.linspace(0, 1, 101)).tolist()
+    finite = holdout_scores[np.isfinite(holdout_scores)]  # a missing score is the gates' business
+    document["score_quantiles"] = np.quantile(finite, np.linspace(0, 1, 101)).tolist() if len(finite) else []
     return Reference(document, sample)

@@ -16,7 +16,10 @@ from perennial.lake.table import Snapshot
 from perennial.runs import Actor
 from perennial.settings import settings
 
-RUN_TAG, MODEL_TAG = "perennial.run", "perennial.model_id"
+RUN_TAG, INPUTS_TAG, MODEL_TAG = "perennial.run", "perennial.inputs", "perennial.model_id"
+
+#: What MLflow says of something that it does not have; anything else may be an outage, and is worth a retry.
+ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 
 
 @cache
@@ -28,20 +31,41 @@ def client() -> Any:
     return mlflow.MlflowClient(tracking_uri=settings().mlflow, registry_uri=settings().mlflow)
 
 
-def run_of(model: str, actor: Actor) -> str:
-    """The MLflow run of this DAG run: found again, or created.
+def run_of(model: str, actor: Actor, inputs: str = "") -> str:
+    """The MLflow run of this DAG run on these inputs: found again, or created.
 
+    :param inputs: digest of everything that decides the outcome. A DAG run that was cleared after its data or its spec
+        changed gets another MLflow run; the first one keeps saying what it was.
     :returns: the run's id.
     """
     c = client()
-    experiment = c.get_experiment_by_name(model)
-    experiment_id = experiment.experiment_id if experiment else c.create_experiment(model)
+    experiment_id = _experiment(model)
     name = f"{actor.dag_id}/{actor.run_id}"
-    found = c.search_runs([experiment_id], filter_string=f"tags.`{RUN_TAG}` = '{name}'", max_results=1)
+    same = f"tags.`{RUN_TAG}` = '{name}'" + (f" AND tags.`{INPUTS_TAG}` = '{inputs}'" if inputs else "")
+    found = c.search_runs([experiment_id], filter_string=same, max_results=1)
     if found:
         return str(found[0].info.run_id)
     tags = {RUN_TAG: name, "perennial.model": model, "mlflow.source.type": "JOB", "mlflow.source.name": actor.dag_id}
+    if inputs:
+        tags[INPUTS_TAG] = inputs
     return str(c.create_run(experiment_id, run_name=actor.run_id[:200], tags=tags).info.run_id)
+
+
+def _experiment(model: str) -> str:
+    from mlflow.exceptions import MlflowException
+
+    c = client()
+    experiment = c.get_experiment_by_name(model)
+    if experiment is None:
+        try:
+            return str(c.create_experiment(model))
+        except MlflowException as e:
+            if e.error_code != "RESOURCE_ALREADY_EXISTS":  # somebody was faster
+                raise
+            experiment = c.get_experiment_by_name(model)
+    if experiment.lifecycle_stage != "active":
+        raise RegistryError(f"MLflow's experiment {model!r} was deleted: restore it (mlflow experiments restore)")
+    return str(experiment.experiment_id)
 
 
 def bundle_of(run_id: str) -> str | None:
@@ -123,6 +147,7 @@ class BundleCache:
         :raises RegistryError: when MLflow does not have it.
         """
         import mlflow
+        from mlflow.exceptions import MlflowException
 
         target = self.root / model_id
         if target.is_dir():
@@ -136,11 +161,18 @@ class BundleCache:
         except OSError:
             if not target.is_dir():
                 raise
-        except Exception as e:
-            raise RegistryError(f"MLflow at {settings().mlflow} cannot give the bundle of {model_id}: {e}") from e
+        except MlflowException as e:
+            if e.error_code not in ABSENT:
+                raise
+            raise RegistryError(f"MLflow at {settings().mlflow} has no bundle {model_id}: {sentence(e)}") from e
         finally:
             shutil.rmtree(partial, ignore_errors=True)
         return target
+
+
+def sentence(error: Exception) -> str:
+    """The first line of what a library says."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def cache_folder() -> BundleCache:

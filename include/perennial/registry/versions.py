@@ -14,7 +14,7 @@ from typing import Any
 from perennial.errors import ConflictError, RegistryError
 from perennial.ledger import Entry, Ledger
 from perennial.ledger.entries import champion_at
-from perennial.registry.tracking import MODEL_TAG, client
+from perennial.registry.tracking import ABSENT, MODEL_TAG, client, sentence
 from perennial.runs import Actor
 
 CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
@@ -41,9 +41,8 @@ def register(model: str, run_id: str, model_id: str, tags: Mapping[str, str], de
     from mlflow.exceptions import MlflowException
 
     c = client()
-    for raw in c.search_model_versions(f"name = '{model}'"):
-        if raw.run_id == run_id:
-            return _version(raw)
+    for raw in c.search_model_versions(f"name = '{model}' and run_id = '{run_id}'"):
+        return _version(raw)
     try:
         c.create_registered_model(model)
     except MlflowException as e:
@@ -65,7 +64,9 @@ def get(model: str, version: str) -> Version:
     try:
         return _version(client().get_model_version(model, version))
     except MlflowException as e:
-        raise RegistryError(f"{model} has no version {version}: {_sentence(e)}") from e
+        if e.error_code not in ABSENT:
+            raise
+        raise RegistryError(f"{model} has no version {version}: {sentence(e)}") from e
 
 
 def by_alias(model: str, alias: str) -> Version | None:
@@ -75,7 +76,7 @@ def by_alias(model: str, alias: str) -> Version | None:
     try:
         return _version(client().get_model_version_by_alias(model, alias))
     except MlflowException as e:
-        if e.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+        if e.error_code in ABSENT:
             return None
         raise
 
@@ -106,12 +107,16 @@ def promote(
 ) -> str | None:
     """Make ``version`` champion and the old champion ``previous``; done twice, it is done once.
 
+    What this very act did before stands, even when the champion has changed since: clearing an old run moves nothing.
+
     :param expected: the champion that was judged against (``None``: there was none).
     :returns: the version that was champion before.
     :raises ConflictError: when the champion is another one by now.
     """
     get(model, version)
     entry_id = actor.entry_id("alias", CHAMPION, version)
+    if ledger.find(model, id=entry_id):
+        return expected
     now = aliases(model).get(CHAMPION)
     if now != version:
         if now != expected:
@@ -180,7 +185,3 @@ def serving_at(model: str, as_of: dt.datetime, ledger: Ledger) -> Version:
 
 def _named(version: str | None) -> str:
     return "no version" if version is None else f"version {version}"
-
-
-def _sentence(error: Exception) -> str:
-    return str(error).splitlines()[0]

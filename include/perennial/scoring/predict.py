@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from perennial.errors import DataError
 from perennial.features.builder import FeatureBuilder
-from perennial.lake.homes import prediction_table
+from perennial.lake.homes import feed_table, prediction_table
 from perennial.lake.table import Fence, no_fence
 from perennial.ledger import Ledger
 from perennial.registry import tracking, versions
@@ -119,6 +119,8 @@ def _scored(bundle: Bundle, builder: FeatureBuilder, arm: Arm, key: str, run: st
     in_sample = end <= dt.datetime.fromisoformat(facts["train_end"])
     tables = []
     for batch in builder.table.batches([key], batch_size=BATCH):
+        if not batch.num_rows:
+            continue
         rows = pa.Table.from_batches([batch])
         lacking = [c for c in facts["columns"] if c not in rows.column_names]
         if lacking:
@@ -151,8 +153,6 @@ def check_output(spec: ModelSpec, feeds: Mapping[str, FeedSpec], key: str, state
 
     Every entity row of the partition has exactly one finite score per arm; probabilities lie in [0, 1].
     """
-    from perennial.lake.homes import feed_table
-
     rows = _staged(state)
     entity = feeds[spec.entity]
     problems = []
@@ -178,6 +178,9 @@ def check_output(spec: ModelSpec, feeds: Mapping[str, FeedSpec], key: str, state
         lost = wanted.join(keys, keys=entity.key, join_type="left anti").num_rows
         if lost:
             problems.append(f"{lost} of {wanted.num_rows} {entity.name} of {key} have no score")
+        extra = keys.join(wanted, keys=entity.key, join_type="left anti").num_rows
+        if extra:
+            problems.append(f"{extra} scores are of no {entity.name} of {key}")
     return problems
 
 

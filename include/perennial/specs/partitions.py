@@ -44,8 +44,13 @@ def period(feed: FeedSpec, key: str) -> tuple[dt.datetime, dt.datetime]:
 
 
 def known_at_instant(feed: FeedSpec, key: str) -> dt.datetime:
-    """When a partition is complete: its end plus the feed's delay, in UTC."""
-    return period(feed, key)[1] + feed.delay
+    """When a partition is complete: its end plus the feed's delay, in UTC.
+
+    Whole days of the delay are local calendar days, as partitions are; the rest is elapsed time. So ``P1D`` after
+    Saturday is midnight after Sunday, also where clocks change that Sunday.
+    """
+    days, rest = _delay(feed)
+    return _midnight(feed, _step(feed, parse_key(feed, key), 1 + days)) + rest
 
 
 def shift(feed: FeedSpec, key: str, n: int) -> str:
@@ -66,7 +71,8 @@ def keys_between(feed: FeedSpec, first: str, last: str) -> list[str]:
 def last_key_known(feed: FeedSpec, as_of: dt.datetime) -> str | None:
     """The latest partition that is complete at ``as_of``, between the feed's start and end; None before the first."""
     _only_days(feed)
-    day = (_aware(as_of) - feed.delay).astimezone(_zone(feed)).date() - dt.timedelta(days=1)
+    days, rest = _delay(feed)
+    day = _step(feed, (_aware(as_of) - rest).astimezone(_zone(feed)).date(), -1 - days)
     if feed.end is not None and day > feed.end:
         day = feed.end
     return day.isoformat() if day >= feed.start else None
@@ -90,6 +96,11 @@ def in_range(feed: FeedSpec, key: str) -> bool:
 def _only_days(feed: FeedSpec) -> None:
     if feed.every != "day":
         raise UsageError(f"partitions of a {feed.every} ({feed.name}) are not available yet (allowed today: day)")
+
+
+def _delay(feed: FeedSpec) -> tuple[int, dt.timedelta]:
+    """The feed's delay as whole days and the rest."""
+    return feed.delay.days, feed.delay - dt.timedelta(days=feed.delay.days)
 
 
 def _zone(feed: FeedSpec) -> zoneinfo.ZoneInfo:

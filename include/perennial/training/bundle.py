@@ -19,6 +19,7 @@ from perennial.errors import RegistryError
 from perennial.features.definition import Definition
 from perennial.specs import FeedSpec, ModelSpec
 from perennial.storage import to_json
+from perennial.training.estimators import OWN_MODULE
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -129,7 +130,8 @@ def _skops_types(model: Any) -> list[str] | None:
         skops.io.loads(blob, trusted=types)
     except Exception:
         return None
-    return types
+    # skops keeps names and no code: what comes from a model's own file could not be loaded anywhere else
+    return None if any(str(t).startswith(OWN_MODULE) for t in types) else types
 
 
 def requirements(estimator_type: str) -> list[str]:

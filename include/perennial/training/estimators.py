@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
+#: How modules are named that were loaded from a model's own file.
+OWN_MODULE = "perennial_model_"
+
 
 def resolve(kind: str, folder: Path) -> Any:
     """The class, or the factory function, that ``estimator.type`` names.
@@ -48,13 +51,16 @@ def _load(path: Path) -> ModuleType:
 
     import cloudpickle
 
-    name = f"perennial_model_{path.parent.name}_{path.stem}"
+    name = f"{OWN_MODULE}{path.parent.name}_{path.stem}"
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None or not path.is_file():
         raise SpecError(f"{path} is not there")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as e:
+        raise SpecError(f"{path} cannot be imported: {type(e).__name__}: {e}") from e
     cloudpickle.register_pickle_by_value(module)
     return module
 
@@ -68,18 +74,48 @@ def make(spec: ModelSpec, folder: Path, X: pd.DataFrame, seed: int, params: Mapp
     factory = resolve(spec.estimator.type, folder)
     given = {**spec.estimator.params, **(params or {})}
     try:
-        if ".py:" in spec.estimator.type:
-            return _seeded(factory(**given), seed)
-        estimator = _seeded(factory(**given), seed)
+        estimator = factory(**given)
     except TypeError as e:
         raise SpecError(f"{spec.name}: estimator {spec.estimator.type}: {e}") from e
-    return _around(estimator, X)
+    if not all(callable(getattr(estimator, method, None)) for method in ("fit", "predict", "get_params")):
+        raise SpecError(
+            f"{spec.name}: estimator {spec.estimator.type} gives {type(estimator).__name__}, which is no scikit-learn "
+            "estimator: it needs fit, predict and get_params"
+        )
+    own = ".py:" in spec.estimator.type
+    model = _settled(estimator, seed, None if own else spec.compute.cpus)
+    if not own:
+        model = _around(model, X)
+    if spec.task.type == "binary" and not hasattr(model, "predict_proba"):
+        raise SpecError(
+            f"{spec.name}: {spec.estimator.type} gives no probabilities; wrap it in CalibratedClassifierCV, in a "
+            "pipeline.py:build"
+        )
+    return model
 
 
-def _seeded(estimator: Any, seed: int) -> Any:
+def _settled(estimator: Any, seed: int, cpus: int | None) -> Any:
+    """Seed what has no seed; and where an unset ``n_jobs`` means all cores (LightGBM, XGBoost), give it ours."""
     parameters = estimator.get_params()
     names = [n for n in parameters if n == "random_state" or n.endswith("__random_state")]
-    return estimator.set_params(**{n: seed for n in names if parameters[n] is None}) if names else estimator
+    settled: dict[str, Any] = {n: seed for n in names if parameters[n] is None}
+    greedy = not type(estimator).__module__.startswith("sklearn.")
+    if cpus is not None and greedy and parameters.get("n_jobs", cpus) is None:
+        settled["n_jobs"] = cpus
+    return estimator.set_params(**settled) if settled else estimator
+
+
+def fit(spec: ModelSpec, model: Any, X: pd.DataFrame, y: NDArray[np.float64]) -> Any:
+    """Fit on labelled rows.
+
+    :raises SpecError: when scikit-learn refuses a parameter.
+    """
+    try:
+        return model.fit(X, y.astype(np.int64) if spec.task.type == "binary" else y)
+    except ValueError as e:
+        if type(e).__name__ != "InvalidParameterError":  # scikit-learn keeps the class to itself
+            raise
+        raise SpecError(f"{spec.name}: estimator {spec.estimator.type}: {e}") from e
 
 
 def takes_missing(estimator: Any) -> bool:
@@ -116,13 +152,8 @@ def _around(estimator: Any, X: pd.DataFrame) -> Any:
 
 
 def score(model: Any, X: pd.DataFrame, task: str) -> NDArray[np.float64]:
-    """What the model says: the probability of the positive class, or the predicted value.
-
-    :raises SpecError: when a binary model gives no probabilities.
-    """
+    """What the model says: the probability of the positive class, or the predicted value."""
     if task == "regression":
         return np.asarray(model.predict(X), dtype=np.float64)
-    if not hasattr(model, "predict_proba"):
-        raise SpecError(f"{type(model).__name__} gives no probabilities; wrap it in CalibratedClassifierCV")
     classes = list(model.classes_)
     return np.asarray(model.predict_proba(X)[:, classes.index(1)], dtype=np.float64)

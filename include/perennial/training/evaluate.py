@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -23,6 +24,7 @@ from perennial.pages import page, section, table
 from perennial.registry import tracking, versions
 from perennial.runs import Actor
 from perennial.specs.partitions import period
+from perennial.storage import to_json
 from perennial.training import estimators
 from perennial.training.bundle import Bundle
 from perennial.training.data import Rows, load_rows, snapshot_rows
@@ -115,6 +117,7 @@ def evaluate(
     ]  # fmt: skip
     judged = no_champion(spec.gates.champion.mode)
     if champion is not None:
+        cache.fetch(champion.model_id)  # an outage here is worth a retry, and no verdict
         judged = guarded(
             "champion",
             spec.gates.champion.mode,
@@ -149,8 +152,9 @@ def _against(
     spec = plan.spec
     other = Bundle(tracking.cache_folder().fetch(champion.model_id))
     seen_until = dt.datetime.fromisoformat(other.facts["train_end"])
-    unseen = {k for k in covered if period(plan.entity, k)[0] >= seen_until}
-    mask = keep & np.isin(rows.blocks, sorted(unseen))
+    unseen = {k for k in wanted if period(plan.entity, k)[0] >= seen_until}
+    judged = unseen & covered
+    mask = keep & np.isin(rows.blocks, sorted(judged))
     theirs = champion_scores(other, plan, sorted(set(plan.holdout_keys)), rows, fence)
     return champion_gate(
         rows.y[mask],
@@ -162,7 +166,7 @@ def _against(
         within=spec.metric.within,
         min_gain=spec.min_gain("champion"),
         judged_before=judged_before(ledger, spec.name, champion.version, min(wanted), max(wanted), actor),
-        left_out=len(wanted) - len(unseen),
+        left_out=len(unseen) - len(judged),
         threshold_new=threshold,
         threshold_old=other.facts["threshold"],
     )
@@ -173,7 +177,7 @@ def champion_scores(
 ) -> NDArray[np.float64]:
     """The champion's scores of the holdout's rows, from its own feature definition."""
     if other.definition.digest == plan.definition.digest:
-        X = rows.X
+        X = rows.X[other.facts["columns"]]
     else:
         FeatureBuilder(plan.spec.name, other.definition, plan.feeds).ensure(keys, fence=fence)
         again = load_rows(
@@ -183,7 +187,7 @@ def champion_scores(
             raise DataError(
                 f"{plan.spec.name}: the champion's features cover other rows of the holdout than the candidate's"
             )
-        X = again.X
+        X = again.X[other.facts["columns"]]
     return estimators.score(other.model, X, plan.spec.task.type)
 
 
@@ -209,7 +213,11 @@ def record(
     actor: Actor,
     fence: Fence = no_fence,
 ) -> None:
-    """Write every gate's verdict and the decision to the ledger."""
+    """Write every gate's verdict and the decision to the ledger.
+
+    A retry adds nothing; a run that was cleared and came to something else says so beside its first decision.
+    """
+    act = hashlib.sha256(to_json([candidate.to_dict(), evaluation.to_dict()])).hexdigest()[:12]
     common: dict[str, Any] = {
         "subject": plan.spec.name,
         "as_of": plan.as_of.isoformat(),
@@ -219,7 +227,7 @@ def record(
     for r in evaluation.results:
         ledger.append(
             Entry(
-                id=actor.entry_id("gate", r.gate),
+                id=actor.entry_id("gate", r.gate, act),
                 event="gate",
                 verdict=r.verdict,
                 reason=r.reason,
@@ -240,7 +248,7 @@ def record(
     }
     ledger.append(
         Entry(
-            id=actor.entry_id("decision"),
+            id=actor.entry_id("decision", act),
             event="decision",
             verdict=evaluation.verdict,
             reason=evaluation.reason,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -10,17 +11,18 @@ from typing import Any
 
 import numpy as np
 
-from perennial.errors import DataError
+from perennial.errors import DataError, SpecError
 from perennial.gates.baseline import fit_baseline
 from perennial.gates.metrics import get_metric
 from perennial.lake.table import Snapshot
 from perennial.monitoring.reference import build_reference
 from perennial.registry import tracking
 from perennial.runs import Actor
+from perennial.storage import to_json
 from perennial.training import estimators
 from perennial.training.bundle import write_bundle
 from perennial.training.data import Rows, load_rows
-from perennial.training.plan import TrainingPlan
+from perennial.training.plan import TrainingPlan, pipeline_digest
 from perennial.training.search import search
 
 Progress = Callable[[str], None]
@@ -47,8 +49,11 @@ def fit(
     """Fit on ``train``, score ``holdout``, log the bundle. A retry finds the bundle of the first try.
 
     :raises DataError: when there is nothing to learn from.
+    :raises SpecError: when the model's own code is not what was planned with.
     """
-    run_id = tracking.run_of(plan.spec.name, actor)
+    if plan.digests.get("pipeline") != pipeline_digest(plan.spec, Path(plan.folder)):
+        raise SpecError(f"{plan.spec.name}: {plan.spec.estimator.type} was edited in mid-run: clear the run as a whole")
+    run_id = tracking.run_of(plan.spec.name, actor, _inputs(plan, train, holdout))
     done = tracking.bundle_of(run_id)
     if done is not None:
         progress(f"run {run_id} has its bundle already")
@@ -72,7 +77,7 @@ def _fit(
         params = search(spec, folder, rows, plan.seed, lambda n, best: progress(f"trial {n}: best {best:.4f}"))
     progress(f"fitting {spec.estimator.type} on {len(rows.y):,} rows of {len(plan.train_keys)} partitions")
     model = estimators.make(spec, folder, rows.X, plan.seed, params)
-    model.fit(rows.X, _target(spec.task.type, rows.y))
+    estimators.fit(spec, model, rows.X, rows.y)
     task = spec.task.type
     threshold = None
     if task == "binary":
@@ -151,8 +156,10 @@ def _check_rows(plan: TrainingPlan, rows: Rows) -> None:
         raise DataError(f"{name}: every one of the {len(rows.y):,} training rows is {only}; there is nothing to learn")
 
 
-def _target(task: str, y: Any) -> Any:
-    return y.astype(np.int64) if task == "binary" else y
+def _inputs(plan: TrainingPlan, *groups: Mapping[str, Snapshot]) -> str:
+    """Digest of everything that decides what :func:`fit` returns."""
+    whole = [plan.to_dict(), *({k: s.to_dict() for k, s in group.items()} for group in groups)]
+    return hashlib.sha256(to_json(whole)).hexdigest()
 
 
 def _holdout_frame(rows: Rows, scores: Any) -> Any:

@@ -36,7 +36,9 @@ def check_guards(
     earlier = sorted(
         dt.datetime.fromisoformat(e.as_of)
         for e in ledger.find(spec.name, event="guard", verdict="started")
-        if e.as_of and e.figures.get("guard") == "cooldown" and e.actor.get("run_id") != actor.run_id
+        if e.as_of
+        and e.figures.get("guard") == "cooldown"
+        and (e.actor.get("dag_id"), e.actor.get("run_id")) != (actor.dag_id, actor.run_id)
     )
     before = [t for t in earlier if t <= as_of]
     since = as_of - before[-1] if before else None
@@ -92,7 +94,7 @@ def record_guards(
         verdict = "started" if started else ("passed" if g.passed else "declined")
         ledger.append(
             Entry(
-                id=actor.entry_id("guard", g.name),
+                id=actor.entry_id("guard", g.name, verdict),
                 event="guard",
                 subject=spec.name,
                 verdict=verdict,

@@ -6,12 +6,13 @@ The plan is made once, by a run's first task, and is all that later tasks look a
 from __future__ import annotations
 
 import datetime as dt
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from perennial.errors import DataError, UsageError
+from perennial.errors import DataError, SpecError, UsageError
 from perennial.features.builder import FeatureBuilder
 from perennial.features.definition import Definition, load_definition
 from perennial.lake.homes import feed_table
@@ -154,6 +155,9 @@ def make_plan(
         **{f"feed:{n}": digest(feeds[n]) for n in {*definition.feeds, labels.name}},
         **code.to_dict(),
     }
+    pipeline = pipeline_digest(spec, folder)
+    if pipeline is not None:
+        digests["pipeline"] = pipeline
     return TrainingPlan(
         spec=spec,
         feeds={n: feeds[n] for n in sorted({*definition.feeds, spec.entity, labels.name})},
@@ -170,6 +174,20 @@ def make_plan(
         digests=digests,
         folder=str(folder),
     )
+
+
+def pipeline_digest(spec: ModelSpec, folder: Path) -> str | None:
+    """sha256 of the model's own ``pipeline.py``; ``None`` when the estimator is an importable class.
+
+    :raises SpecError: when the file is not there.
+    """
+    file, own, _ = spec.estimator.type.partition(":")
+    if not own:
+        return None
+    try:
+        return hashlib.sha256((folder / file).read_bytes()).hexdigest()
+    except OSError as e:
+        raise SpecError(f"{folder / file} cannot be read ({e.strerror}); the spec of {spec.name} names it") from e
 
 
 def last_labelled(spec: ModelSpec, labels: FeedSpec, as_of: dt.datetime) -> str | None:

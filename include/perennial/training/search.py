@@ -27,7 +27,7 @@ def search(
     """Find the best parameters of ``spec.search.space``.
 
     :returns: the best trial's parameters.
-    :raises DataError: when there are too few blocks to split by time.
+    :raises DataError: when there are too few blocks to split by time, or no trial could be scored.
     """
     import optuna
 
@@ -47,7 +47,7 @@ def search(
         params = {name: _suggest(trial, name, how) for name, how in spec.search.space.items()}
         values = []
         for train, test in splits:
-            model = estimators.make(spec, folder, train.X, seed, params).fit(train.X, train.y)
+            model = estimators.fit(spec, estimators.make(spec, folder, train.X, seed, params), train.X, train.y)
             threshold = float(train.y.mean()) if spec.task.type == "binary" else None
             values.append(metric(test.y, estimators.score(model, test.X, spec.task.type), threshold))
         return float(np.mean(values))
@@ -56,10 +56,24 @@ def search(
         direction="maximize" if metric.greater_is_better else "minimize",
         sampler=optuna.samplers.TPESampler(seed=seed),
     )
-    study.optimize(
-        objective, n_trials=spec.search.trials, n_jobs=1, callbacks=[lambda s, t: progress(t.number + 1, s.best_value)]
-    )
+
+    def tell(study: optuna.Study, trial: optuna.trial.FrozenTrial) -> None:
+        if _scored(study):
+            progress(trial.number + 1, study.best_value)
+
+    study.optimize(objective, n_trials=spec.search.trials, n_jobs=1, callbacks=[tell])
+    if not _scored(study):
+        raise DataError(
+            f"{spec.name}: no trial of the search gave a finite {metric.name}: an inner split may lack a class; "
+            "train on a longer window"
+        )
     return dict(study.best_params)
+
+
+def _scored(study: Any) -> bool:
+    import optuna
+
+    return bool(study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,)))
 
 
 def _suggest(trial: Any, name: str, how: dict[str, Any]) -> Any:

@@ -1,0 +1,179 @@
+"""Whole patterns on the real stack, in the order of a model's life. The tests build on each other."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from e2e_live import Live
+
+from perennial.lake.homes import prediction_table
+from perennial.ledger import Ledger
+from perennial.local.landing import Feed
+from perennial.local.rest import AirflowError
+from perennial.registry import versions
+from perennial.specs.loader import load_specs
+
+pytestmark = pytest.mark.e2e
+
+FEEDS: tuple[Feed, ...] = ("flights", "weather", "arrivals")
+
+
+def until(found: Callable[[], Any], seconds: float = 90) -> Any:
+    """Ask again until there is an answer."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        answer = found()
+        if answer:
+            return answer
+        time.sleep(0.5)
+    raise AssertionError(f"nothing after {seconds} s")
+
+
+def published() -> dict[str, tuple[int, str]]:
+    """Rows and digest per published partition of ``quick``."""
+    specs = load_specs(only="quick")
+    table = prediction_table(specs.model("quick"), specs.feed("flights"))
+    return {k: (p.rows, p.digest) for k, p in table.partitions().items()}
+
+
+def test_nothing_runs_that_nobody_asked_for(live: Live) -> None:
+    assert live.client.import_errors() == []
+    until(lambda: live.client.runs("ticking.ingest"))  # the scheduler has made its rounds
+    assert {r["dag_id"] for r in live.client.runs()} == {"ticking.ingest"}
+
+
+def test_cron_ingests_the_partition_that_has_ended(live: Live) -> None:
+    (run,) = live.client.runs("ticking.ingest")
+    assert run["run_type"] == "scheduled"
+    live.ended(run)
+    assert live.states(run)["commit"] == "success"
+    assert [e["partition_key"] for e in live.client.asset_events("ticking")] == [run["partition_key"]]
+
+
+def test_history_is_committed_and_announces_nobody(live: Live) -> None:
+    live.story.land(FEEDS, "2013-01-01", "2013-02-20")
+    live.story.history(dict.fromkeys(FEEDS, ("2013-01-01", "2013-02-20")))
+    assert live.client.asset_events("flights") == []
+    assert live.client.runs("flight_delay.score") == []
+
+
+def test_training_survives_an_io_error_and_promotes(live: Live) -> None:
+    run = live.ended(live.story.trigger("quick.train", as_of="2013-02-20"))
+    fit = next(t for t in live.client.task_instances("quick.train", run["dag_run_id"]) if t["task_id"].endswith("fit"))
+    assert fit["try_number"] == 2, "the I/O error of the first try is retried"
+    assert "the disk hiccuped" in live.log(run, fit["task_id"], 1)
+    assert versions.aliases("quick") == {"champion": "1"}
+    gates = {e.figures["gate"]: e.verdict for e in Ledger().find("quick", event="gate")}
+    assert gates == {"floor": "pass", "baseline": "not_applicable", "champion": "not_applicable"}
+    runs = versions.client().search_runs([versions.client().get_experiment_by_name("quick").experiment_id])
+    assert len(runs) == 1, "a retry adds no MLflow run"
+
+
+def test_wrong_data_fails_at_once_with_a_sentence(live: Live) -> None:
+    run = live.ended(live.story.trigger("quick.train", as_of="2013-01-05"), need="failed")
+    (failed,) = [t for t in live.client.task_instances("quick.train", run["dag_run_id"]) if t["state"] == "failed"]
+    assert failed["try_number"] == 1
+    assert "leaves none to train on" in live.log(run, failed["task_id"])
+
+
+def test_manual_key_scores_and_a_second_run_changes_nothing(live: Live) -> None:
+    live.ended(live.story.trigger("quick.score", key="2013-02-19"))
+    before = published()
+    assert before["2013-02-19"][0] > 800
+    live.ended(live.story.trigger("quick.score", key="2013-02-19"))
+    assert published() == before
+
+
+def test_a_key_that_cannot_be_gets_a_sentence(live: Live) -> None:
+    with pytest.raises(AirflowError, match="2013-02-30"):
+        live.story.trigger("quick.score", key="2013-02-30")
+    for key, sentence in {None: "has no partition key", "2031-01-01": "it runs from 2013-01-01 to 2013-12-31"}.items():
+        run = live.ended(live.story.trigger("quick.score", key=key), need="failed")
+        assert sentence in live.log(run, "inputs")
+
+
+def test_backfill_scores_days_and_asks_nobody(live: Live) -> None:
+    runs = live.story.backfill("quick.score", "2013-02-10", "2013-02-13", parallel=2)
+    assert {r["run_type"] for r in runs} == {"backfill"}
+    rows = published()
+    assert {"2013-02-10", "2013-02-11", "2013-02-12", "2013-02-13"} <= set(rows)
+    monitors = until(lambda: [r for r in live.client.runs("quick.monitor") if r["partition_key"] == "2013-02-13"])
+    live.ended(monitors[0])
+    assert live.states(monitors[0])["plan"] == "skipped"
+    assert Ledger().find("quick", event="retraining_requested") == []
+    before = published()
+    live.client.backfill("quick.score", "2013-02-10", "2013-02-11", max_active_runs=2, reprocess="completed")
+    again = until(lambda: (r := live.client.backfill_runs("quick.score")) and len(r) >= 6 and r)
+    for run in again:
+        live.ended(run)
+    assert published() == before
+
+
+def test_events_start_scoring_which_waits_for_its_other_inputs(live: Live) -> None:
+    live.story.land(("flights", "weather"), "2013-02-21", "2013-02-21")
+    live.client.asset_event("weather.landed", "2013-02-21")
+    ingested = live.story.started_by_event("weather.ingest", "2013-02-21")
+    live.ended(ingested)
+    scoring = live.story.started_by_event("quick.score", "2013-02-21")
+    until(lambda: live.states(scoring)["inputs"] == "deferred")
+    assert "waiting for flights 2013-02-21" in live.log(scoring, "inputs")
+    live.client.asset_event("flights.landed", "2013-02-21")
+    live.ended(live.story.started_by_event("flights.ingest", "2013-02-21"))
+    live.ended(scoring)
+    rows = published()["2013-02-21"]
+    for run in live.client.runs("quick.score"):  # flights announced it too: a second run, the same rows
+        if run["partition_key"] == "2013-02-21":
+            live.ended(run)
+    assert published()["2013-02-21"] == rows
+
+
+def test_the_landing_sensor_waits_without_a_slot(live: Live) -> None:
+    run = live.story.trigger("weather.ingest", key="2013-02-22")
+    until(lambda: live.states(run).get("wait_for_landing") == "deferred")
+    live.story.land(("weather",), "2013-02-22", "2013-02-22")
+    live.ended(run)
+    assert live.states(run)["commit"] == "success"
+
+
+def test_a_bad_partition_is_refused_and_the_next_one_goes_through(live: Live) -> None:
+    live.story.landing.corrupt("flights", "2013-02-22", "missing_column")
+    live.story.land(("flights",), "2013-02-23", "2013-02-23")
+    bad = live.ended(live.story.trigger("flights.ingest", key="2013-02-22"))
+    good = live.ended(live.story.trigger("flights.ingest", key="2013-02-23"))
+    assert live.states(bad)["quarantine_batch"] == "success"
+    assert live.states(bad)["announce"] == "skipped"
+    assert live.states(good)["commit"] == "success"
+    refused = Ledger().find("flights", event="ingestion", verdict="quarantine_batch")
+    assert [e.partition for e in refused] == ["2013-02-22"]
+    assert "has no column 'distance'" in refused[0].reason
+
+
+def test_roll_back_needs_a_reason_and_a_version(live: Live) -> None:
+    for conf, sentence in (
+        ({"action": "roll_back", "reason": ""}, "say why"),
+        ({"action": "roll_back", "reason": "test"}, "no previous version"),
+        ({"action": "promote", "version": 1, "reason": "test"}, "is champion already"),
+    ):
+        run = live.ended(live.story.trigger("quick.operate", **conf), need="failed")
+        assert sentence in live.log(run, "request")
+    assert versions.aliases("quick") == {"champion": "1"}
+
+
+def test_a_broken_spec_is_an_import_error_and_its_dags_live_on(live: Live) -> None:
+    path = live.specs / "models" / "flight_duration" / "model.yaml"
+    good = path.read_text()
+    path.write_text(good.replace("metric: neg_mean_absolute_error", "metrik: neg_mean_absolute_error"))
+    try:
+        errors = until(live.client.import_errors)
+        assert len(errors) == 1
+        assert errors[0]["filename"].endswith("spec_errors.py")
+        assert "metrik" in errors[0]["stack_trace"]
+        assert "did you mean" in errors[0]["stack_trace"]
+        names = {d["dag_id"] for d in live.client.dags()}
+        assert {"flight_duration.train", "flight_delay.train", "quick.score", "flights.ingest"} <= names
+    finally:
+        path.write_text(good)
+    until(lambda: live.client.import_errors() == [])
