@@ -6,6 +6,7 @@ import sys
 
 from airflow.plugins_manager import AirflowPlugin
 
+from perennial_airflow.failures import FailureListener
 from perennial_airflow.preload import PreloadListener
 from perennial_airflow.schedules import KeyedTimetable
 
@@ -24,5 +25,5 @@ class PerennialPlugin(AirflowPlugin):
 
     name = "perennial"
     timetables = [KeyedTimetable]  # noqa: RUF012 - Airflow's own convention
-    listeners = [PreloadListener()]  # noqa: RUF012
+    listeners = [PreloadListener(), FailureListener()]  # noqa: RUF012
     fastapi_apps = _web_apps() if _IS_API_SERVER else []

@@ -41,12 +41,18 @@ def _specs(pattern: str) -> SpecSet | None:
     return found if str(wanted) in {*found.feeds, *found.models} else load_live_specs()
 
 
+def _runs(spec: FeedSpec | ModelSpec, pattern: str) -> bool:
+    """Whether this spec's DAG is the running one; when DAGs are parsed, all are wanted."""
+    return get_parsing_context().dag_id in (None, dag_id(spec, pattern))
+
+
 def build_feeds(pattern: str, build: Callable[[FeedSpec], DAG]) -> Iterator[DAG]:
     """One DAG per feed."""
     specs = _specs(pattern)
     if specs is not None:
         for _, spec in sorted(specs.feeds.items()):
-            yield build(spec)
+            if _runs(spec, pattern):
+                yield build(spec)
 
 
 def build_models(pattern: str, build: Callable[[ModelSpec, SpecSet], DAG]) -> Iterator[DAG]:
@@ -54,17 +60,19 @@ def build_models(pattern: str, build: Callable[[ModelSpec, SpecSet], DAG]) -> It
     specs = _specs(pattern)
     if specs is not None:
         for _, spec in sorted(specs.models.items()):
-            yield build(spec, specs)
+            if _runs(spec, pattern):
+                yield build(spec, specs)
 
 
 def common(spec: FeedSpec | ModelSpec, pattern: str, description: str) -> dict[str, Any]:
     """Arguments that every DAG has."""
+    queue = {"queue": spec.queue} if isinstance(spec, ModelSpec) and spec.queue else {}
     return {
         "dag_id": dag_id(spec, pattern),
         "description": description,
         "catchup": False,
         "tags": sorted({*spec.tags, "perennial", pattern, spec.name}),
-        "default_args": {"owner": spec.owner, **retries.arguments(spec.retries)},
+        "default_args": {"owner": spec.owner, **retries.arguments(spec.retries), **queue},
         "render_template_as_native_obj": True,
     }
 

@@ -12,6 +12,8 @@ from collections.abc import Iterable
 from typing import Any
 from zoneinfo import ZoneInfo
 
+import pendulum
+from airflow.exceptions import InvalidPartitionKeyError
 from airflow.partition_mappers.temporal import StartOfDayMapper
 from airflow.sdk import CronTriggerTimetable
 from airflow.timetables.base import DagRunInfo, DataInterval, TimeRestriction
@@ -69,10 +71,14 @@ class KeyedTimetable(PartitionedAssetTimetable):
     def next_dagrun_info_v2(
         self, *, last_dagrun_info: DagRunInfo | None, restriction: TimeRestriction
     ) -> DagRunInfo | None:
-        """The next cron tick, if there are any."""
+        """The next cron tick, if there are any. The tick that begins the feed ends a partition before it: not that."""
         if not self._ticks:
             return None
-        return self._cron.next_dagrun_info_v2(last_dagrun_info=last_dagrun_info, restriction=restriction)
+        found = self._cron.next_dagrun_info_v2(last_dagrun_info=last_dagrun_info, restriction=restriction)
+        first = restriction.earliest
+        if found and first and found.partition_date and found.partition_date < first:
+            return self._cron.next_dagrun_info_v2(last_dagrun_info=found, restriction=restriction)
+        return found
 
     def iter_partition_dagrun_infos(self, *, earliest: dt.datetime, latest: dt.datetime) -> Iterable[DagRunInfo]:
         """Partitions of a backfill."""
@@ -83,7 +89,12 @@ class KeyedTimetable(PartitionedAssetTimetable):
         return self._cron.localize_partition_datetime(value)
 
     def _decode_partition_date(self, partition_key: str) -> dt.datetime | None:
-        return self._cron._decode_partition_date(partition_key)
+        found = self._cron._decode_partition_date(partition_key)
+        if self._cron._format_key(pendulum.instance(found)) != partition_key:  # strptime takes 2013-1-5 as well
+            raise InvalidPartitionKeyError(
+                f"Partition key {partition_key!r} is not written as {self._own['key_format']!r} writes it"
+            )
+        return found
 
     def generate_run_id(self, *, run_type: DagRunType, **given: Any) -> str:
         """Run ids as Airflow makes them for each way of starting."""

@@ -6,6 +6,7 @@ The one place that reads Airflow's context for the operators.
 from __future__ import annotations
 
 import datetime as dt
+import logging
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from perennial.ledger import Ledger
+    from perennial.specs.loader import SpecSet
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -107,12 +111,13 @@ class Step:
         from perennial.training.plan import resolve_as_of
 
         said = self.params.get("as_of")
-        if said:
-            return resolve_as_of(str(said), self.run_after, feed)
-        for event in self.events:
-            extra = getattr(event, "extra", None) or {}
-            if extra.get("as_of"):
-                return dt.datetime.fromisoformat(str(extra["as_of"]))
+        extras = [getattr(event, "extra", None) or {} for event in self.events]
+        for text in (said, *(extra.get("as_of") for extra in extras)):
+            if text:
+                instant = resolve_as_of(str(text), self.run_after, feed)
+                if instant > dt.datetime.now(dt.UTC):
+                    raise UsageError(f"as_of {text} is in the future: nothing is known then yet; choose an earlier one")
+                return instant
         if self.key:
             instants = [period(feed, self.key)[1]]
             for event in self.events:
@@ -130,6 +135,17 @@ class Step:
             self.context["ti"].xcom_push(key="fence", value="alive")  # type: ignore[typeddict-item]
 
         return fence
+
+
+def live_specs(name: str) -> SpecSet:
+    """The spec of a feed or model with all that it names; a broken one stands as it last was good, with a warning."""
+    from perennial.specs.loader import load_live_specs
+
+    found = load_live_specs(only=name)
+    for e in found.errors:
+        if (e.kind, e.name) in found.stale:
+            log.warning("the %s %s is broken and stands as it last was good: %s", e.kind, e.name, e.message)
+    return found
 
 
 def check_key(feed: FeedSpec, key: str) -> str:

@@ -36,16 +36,12 @@ def training_steps(spec: ModelSpec) -> TaskGroup:
     The heavy steps run in the spec's pool, moves of an alias in a pool of one slot.
     """
     light = {"name": spec.name, "pool": "perennial_light"}
-    heavy = {
-        "name": spec.name,
-        "pool": spec.pool,
-        "execution_timeout": spec.compute.timeout,
-        **({"queue": spec.queue} if spec.queue else {}),
-    }
+    heavy = {"name": spec.name, "pool": spec.pool, "execution_timeout": spec.compute.timeout}
+    own_queue = {"queue": spec.compute.queue} if spec.compute.queue else {}
     with TaskGroup("train", tooltip="From a plan to a version, or to a rejection") as group:
         plan = op.PlanOperator(task_id="plan", **light)
         features = op.FeaturesOperator(task_id="features", **heavy)
-        fit = op.FitOperator(task_id="fit", **heavy)
+        fit = op.FitOperator(task_id="fit", **heavy, **own_queue)
         evaluate = op.EvaluateOperator(task_id="evaluate", **heavy)
         gates = op.MetricGateOperator(task_id="gates", **light)
         register = op.RegisterOperator(task_id="register", **light, outlets=[assets.version(spec.name)])

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,6 +20,7 @@ from perennial.specs.loader import load_specs
 
 pytestmark = pytest.mark.e2e
 
+PROJECT = Path(__file__).resolve().parents[2]
 FEEDS: tuple[Feed, ...] = ("flights", "weather", "arrivals")
 
 
@@ -96,7 +99,8 @@ def test_a_key_that_cannot_be_gets_a_sentence(live: Live) -> None:
 
 
 def test_backfill_scores_days_and_asks_nobody(live: Live) -> None:
-    runs = live.story.backfill("quick.score", "2013-02-10", "2013-02-13", parallel=2)
+    # nothing served in the middle of February, so the form has to say who scores it
+    runs = live.story.backfill("quick.score", "2013-02-10", "2013-02-13", parallel=2, version=1)
     assert {r["run_type"] for r in runs} == {"backfill"}
     rows = published()
     assert {"2013-02-10", "2013-02-11", "2013-02-12", "2013-02-13"} <= set(rows)
@@ -105,7 +109,9 @@ def test_backfill_scores_days_and_asks_nobody(live: Live) -> None:
     assert live.states(monitors[0])["plan"] == "skipped"
     assert Ledger().find("quick", event="retraining_requested") == []
     before = published()
-    live.client.backfill("quick.score", "2013-02-10", "2013-02-11", max_active_runs=2, reprocess="completed")
+    live.client.backfill(
+        "quick.score", "2013-02-10", "2013-02-11", max_active_runs=2, reprocess="completed", conf={"version": 1}
+    )
     again = until(lambda: (r := live.client.backfill_runs("quick.score")) and len(r) >= 6 and r)
     for run in again:
         live.ended(run)
@@ -177,3 +183,19 @@ def test_a_broken_spec_is_an_import_error_and_its_dags_live_on(live: Live) -> No
     finally:
         path.write_text(good)
     until(lambda: live.client.import_errors() == [])
+
+
+def test_the_page_on_adding_a_model_is_true(live: Live) -> None:
+    page = (PROJECT / "docs" / "add-a-model.md").read_text("utf-8")
+    blocks = re.findall(r'^```\w+ title="include/(models/[^"]+)"\n(.*?)^```$', page, re.MULTILINE | re.DOTALL)
+    assert [Path(p).suffix for p, _ in blocks] == [".yaml", ".sql", ".md"]
+    for path, text in blocks:
+        (live.specs / path).parent.mkdir(parents=True, exist_ok=True)
+        (live.specs / path).write_text(text, "utf-8")
+    wanted = {f"arrival_delay.{p}" for p in ("train", "score", "monitor", "retrain", "operate")}
+    until(lambda: wanted <= {d["dag_id"] for d in live.client.dags()}, 120)
+    live.ended(live.story.trigger("arrival_delay.train", as_of="2013-02-20"))
+    (decision,) = Ledger().find("arrival_delay", event="decision")
+    assert decision.verdict in ("pass", "fail")
+    assert decision.figures["train_partitions"] >= 30
+    assert decision.figures["mlflow_run"]

@@ -9,6 +9,8 @@ all rows at once, and each partition's share is judged by its own rows. Everythi
 
 from __future__ import annotations
 
+import contextlib
+import difflib
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,12 +24,28 @@ from perennial.specs import FeedSpec
 if TYPE_CHECKING:
     import pandas as pd
 
-#: Rules on single values whose result for a row does not depend on the other rows.
-_NOT_BY_VALUE = {
-    "expect_column_values_to_be_unique",
-    "expect_column_values_to_be_decreasing",
-    "expect_column_values_to_be_increasing",
+#: Rules whose answer for a value depends on that value alone. A rule that is not here (uniqueness, order, outliers,
+#: types, a custom one) is judged once per partition.
+_BY_VALUE = {
+    "expect_column_value_lengths_to_be_between",
+    "expect_column_value_lengths_to_equal",
+    "expect_column_values_to_be_between",
+    "expect_column_values_to_be_dateutil_parseable",
+    "expect_column_values_to_be_in_set",
+    "expect_column_values_to_be_json_parseable",
+    "expect_column_values_to_be_null",
+    "expect_column_values_to_match_json_schema",
+    "expect_column_values_to_match_regex",
+    "expect_column_values_to_match_regex_list",
+    "expect_column_values_to_match_strftime_format",
+    "expect_column_values_to_not_be_in_set",
+    "expect_column_values_to_not_be_null",
+    "expect_column_values_to_not_match_regex",
+    "expect_column_values_to_not_match_regex_list",
 }
+_SAID = {"type", "kwargs", "severity", "meta", "notes", "description"}
+#: Where a rule's number travels through Great Expectations.
+_NUMBER = "perennial_rule"
 
 
 @dataclass(frozen=True)
@@ -75,6 +93,12 @@ def load_rules(feed: FeedSpec, folder: Path) -> list[dict[str, Any]]:
         raise SpecError(f"{path}: {e}") from e
     if not isinstance(rules, list) or not all(isinstance(r, dict) and "type" in r for r in rules):
         raise SpecError(f"{path} must be a list of rules, each with type, kwargs and perhaps severity")
+    for i, rule in enumerate(rules, 1):
+        unknown = sorted(set(map(str, rule)) - _SAID)
+        if unknown:
+            near = difflib.get_close_matches(unknown[0], sorted(_SAID), n=1)
+            hint = f": did you mean {near[0]}?" if near else ""
+            raise SpecError(f"{path}, rule {i} ({rule['type']}): unknown key {unknown[0]!r}{hint}")
     return rules
 
 
@@ -94,10 +118,12 @@ def build_rules(rules: Sequence[Mapping[str, Any]], where: str) -> list[Any]:
                     type=rule["type"],
                     kwargs=dict(rule.get("kwargs") or {}),
                     severity=rule.get("severity", "critical"),
+                    meta={_NUMBER: i},
                 ).to_domain_obj()
             )
         except Exception as e:
-            raise SpecError(f"{where}, rule {i} ({rule.get('type')}): {str(e).splitlines()[0]}") from e
+            detail = " ".join(line.strip() for line in str(e).splitlines()[:4]) or type(e).__name__
+            raise SpecError(f"{where}, rule {i} ({rule.get('type')}): {detail}") from e
     return built
 
 
@@ -106,25 +132,27 @@ def judge(feed: FeedSpec, rules: Sequence[Mapping[str, Any]], frames: Mapping[st
 
     :param frames: one frame of the declared columns per partition key; any index.
     """
+    import numpy as np
     import pandas as pd
 
-    expectations = build_rules(rules, feed.contract.expectations)
-    frames = {k: f.reset_index(drop=True) for k, f in frames.items()}
+    expectations = build_rules(rules, f"{feed.name}/{feed.contract.expectations}")
+    frames = {k: _uniform(feed, f) for k, f in frames.items()}
     checks: dict[str, list[Check]] = {k: [_key_check(feed, f)] for k, f in frames.items()}
     filled = {k: f for k, f in frames.items() if len(f)}
     by_value = [e for e in expectations if _by_value(e)]
     others = [e for e in expectations if not _by_value(e)]
-    if filled and by_value:
-        whole = pd.concat(filled.values(), ignore_index=True) if len(filled) > 1 else next(iter(filled.values()))
-        starts, start = {}, 0
-        for k, f in filled.items():
-            starts[k] = start
-            start += len(f)
+    alike: dict[tuple[str, ...], list[str]] = {}  # partitions that lack a column are judged apart from the others
+    for k, f in filled.items():
+        alike.setdefault(tuple(sorted(f.columns)), []).append(k)
+    for keys in alike.values() if by_value else ():
+        whole = pd.concat([filled[k] for k in keys], ignore_index=True) if len(keys) > 1 else filled[keys[0]]
+        ends = np.cumsum([len(filled[k]) for k in keys])
         for expectation, result in zip(by_value, _run(by_value, whole), strict=True):
-            bad = result["bad"]
-            for k, f in filled.items():
-                here = [i - starts[k] for i in bad if starts[k] <= i < starts[k] + len(f)] if bad else []
-                checks[k].append(_value_check(expectation, result, here, f))
+            bad = np.sort(np.asarray(result["bad"], dtype=np.int64))
+            for k, end in zip(keys, ends, strict=True):
+                first = int(end) - len(filled[k])
+                here = bad[np.searchsorted(bad, first) : np.searchsorted(bad, end)] - first
+                checks[k].append(_value_check(expectation, result, here.tolist(), filled[k]))
     for k, f in filled.items():
         if others:
             checks[k] += [_table_check(e, r) for e, r in zip(others, _run(others, f), strict=True)]
@@ -149,32 +177,45 @@ def _judgement(feed: FeedSpec, key: str, rows: int, checks: Sequence[Check]) -> 
             bad[i] = f"{bad[i]}; {c.rule}" if i in bad else c.rule
     share = len(bad) / rows
     reasons = [c.detail for c in failed]
+    if len(bad) == rows:
+        return verdict("quarantine_batch", [f"all {rows} rows are bad", *reasons])
     if share > feed.contract.max_quarantined:
         limit = feed.contract.max_quarantined
         return verdict("quarantine_batch", [f"{len(bad)} of {rows} rows are bad ({share:.1%} > {limit:.1%})", *reasons])
     return verdict("quarantine_rows", reasons, bad)
 
 
+def _uniform(feed: FeedSpec, frame: pd.DataFrame) -> pd.DataFrame:
+    """``frame`` with rows numbered, and with types that do not depend on whether a value is missing.
+
+    pandas makes floats of integers as soon as one is missing; then long keys lose their last digits, and a rule could
+    answer one way for a partition alone and another way for the same partition in a history.
+    """
+    kinds = {"integer": "Int64", "boolean": "boolean"}
+    wanted = {c: kinds[t] for c, t in feed.columns.items() if t in kinds and c in frame.columns}
+    with contextlib.suppress(TypeError, ValueError):  # a caller's frame that is not as declared is judged as it is
+        frame = frame.astype(wanted)
+    return frame.reset_index(drop=True)
+
+
 def _key_check(feed: FeedSpec, frame: pd.DataFrame) -> Check:
     """Every feed's own rule: its key is there and unique. Later rows of a doubled key are the bad ones."""
     key = feed.key
+    name = f"key {', '.join(key)} is there and unique"
+    absent = [c for c in key if c not in frame.columns]
+    if absent:
+        return Check(name, "critical", False, f"{name}: could not be checked: no column {absent[0]!r}", error=True)
     null = frame[key].isna().any(axis=1)
     bad = null | (frame.duplicated(key, keep="first") & ~null)
     rows = tuple(int(i) for i in frame.index[bad])
     detail = (
         f"key {', '.join(key)}: {int(null.sum())} null, {len(rows) - int(null.sum())} doubled" if rows else "unique"
     )
-    return Check(f"key {', '.join(key)} is there and unique", "critical", not rows, detail, rows, by_row=True)
+    return Check(name, "critical", not rows, detail, rows, by_row=True)
 
 
 def _by_value(expectation: Any) -> bool:
-    from great_expectations.expectations.expectation import ColumnMapExpectation
-
-    return (
-        isinstance(expectation, ColumnMapExpectation)
-        and expectation.expectation_type not in _NOT_BY_VALUE
-        and not getattr(expectation, "row_condition", None)
-    )
+    return expectation.expectation_type in _BY_VALUE and not getattr(expectation, "row_condition", None)
 
 
 def _columns(expectation: Any) -> list[str]:
@@ -199,21 +240,10 @@ def _run(expectations: Sequence[Any], frame: pd.DataFrame) -> list[dict[str, Any
         .validate(suite, result_format={"result_format": "COMPLETE", "return_unexpected_index_query": False})
         .to_json_dict()
     )
-    # GX groups results by kind; match them back to the rules by configuration
-    left = list(result["results"])
-    matched = []
-    for e in expectations:
-        wanted = (e.configuration.type, _comparable(e.configuration.kwargs))
-        for i, r in enumerate(left):
-            config = r["expectation_config"]
-            if (config["type"], _comparable(config["kwargs"])) == wanted:
-                matched.append(_read(left.pop(i)))
-                break
-        else:
-            matched.append(
-                {"success": False, "bad": [], "error": "Great Expectations returned no result", "result": {}}
-            )
-    return matched
+    # GX returns results in an order of its own
+    found = {r["expectation_config"]["meta"][_NUMBER]: _read(r) for r in result["results"]}
+    nothing = {"success": False, "bad": [], "error": "Great Expectations returned no result", "result": {}}
+    return [found.get(e.meta[_NUMBER], nothing) for e in expectations]
 
 
 @cache
@@ -226,12 +256,6 @@ def _frames() -> Any:
     return (
         context.data_sources.add_pandas("frame").add_dataframe_asset("rows").add_batch_definition_whole_dataframe("all")
     )
-
-
-def _comparable(kwargs: Mapping[str, Any]) -> str:
-    import json
-
-    return json.dumps({k: v for k, v in kwargs.items() if k != "batch_id"}, sort_keys=True, default=str)
 
 
 def _read(result: Mapping[str, Any]) -> dict[str, Any]:

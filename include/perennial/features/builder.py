@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 #: Partitions that are built from one load of their inputs: bounds memory, and is one commit.
 CHUNK = 64
 
+#: How many moments of a partition the audit looks at, besides its first event.
+MOMENTS = 5
+
 
 @dataclass(frozen=True)
 class Built:
@@ -52,18 +55,19 @@ class FeatureBuilder:
         self.feeds = {n: feeds[n] for n in definition.feeds}
         self.entity = feeds[definition.entity]
         self.table = feature_table(model, definition.digest, list(definition.key))
-        self._cache: dict[str, dict[str, PartitionInfo]] = {}
+        self._cache: dict[str, tuple[int | None, dict[str, PartitionInfo]]] = {}
 
     # ------------------------------------------------------------------------------------------------- what is visible
 
     def visible(self, feed: str, key: str) -> tuple[str, str] | None:
         """First and last partition of ``feed`` that the features of ``key`` may read; ``None``: none at all.
 
-        The last is the newest that had landed by the end of ``key``: end(P) + delay <= end(key).
+        The last is the newest that had landed by the end of ``key``: end(P) + delay <= end(key). The entity's own
+        partition is what is scored, so it is always there.
         """
         spec = self.feeds[feed]
         _, end = period(self.entity, key)
-        last = last_key_known(spec, end)
+        last = key if feed == self.entity.name else last_key_known(spec, end)
         first = parse_key(self.entity, key) - dt.timedelta(days=self.definition.lookback_days)
         first = max(first, spec.start)
         if last is None or parse_key(spec, last) < first:
@@ -95,8 +99,10 @@ class FeatureBuilder:
 
     def _landed(self, feed: str) -> dict[str, PartitionInfo]:
         if feed not in self._cache:
-            self._cache[feed] = feed_table(self.feeds[feed]).partitions()
-        return self._cache[feed]
+            table = feed_table(self.feeds[feed])
+            version = table.version
+            self._cache[feed] = (version, table.partitions(version))
+        return self._cache[feed][1]
 
     # --------------------------------------------------------------------------------------------------------- building
 
@@ -143,12 +149,14 @@ class FeatureBuilder:
                 if not ranges:
                     continue
                 wanted = keys_between(spec, min(r[0] for r in ranges), max(r[1] for r in ranges))
-                rows = feed_table(spec).read(wanted, columns=[*spec.columns, PARTITION])
+                self._landed(feed)
+                version = self._cache[feed][0]  # the one whose digests are recorded as inputs
+                rows = feed_table(spec).read(wanted, version=version)
                 if rows is not None:
-                    engine.load(feed, rows)
+                    engine.load(feed, rows.select([c for c in (*spec.columns, PARTITION) if c in rows.column_names]))
             result = {k: self._one(engine, k) for k in keys}
             if audit:
-                for k in {keys[0], keys[-1]}:
+                for k in sorted({keys[0], keys[-1]}):
                     self._audit(engine, k, result[k])
         return result
 
@@ -162,7 +170,7 @@ class FeatureBuilder:
         return _typed(engine.run(day), self.definition, key, engine.entity_rows(day), event_until)
 
     def _audit(self, engine: Engine, key: str, rows: pa.Table) -> None:
-        """Hide everything after the middle of the partition, and see that no earlier row's features change.
+        """Hide everything after some moments of the partition, and see that no earlier row's features change.
 
         Views over whole partitions keep later days out by construction; inside the day a query must join as of the
         event time, and this shows whether it does. Runs when a definition is used for the first time.
@@ -170,29 +178,39 @@ class FeatureBuilder:
         import pyarrow.compute as pc
 
         event = self.definition.event
-        if event is None or rows.num_rows < 2:
+        if event is None:
             return
-        times = sorted(rows.column(event).to_pylist())
-        middle = times[len(times) // 2]
-        alone = self._one(engine, key, event_until=middle)
+        times = sorted(set(rows.column(event).drop_null().to_pylist()))
         order = [(k, "ascending") for k in self.definition.key]
-        before = rows.filter(pc.less_equal(rows.column(event), middle)).sort_by(order)
-        alone = alone.sort_by(order)
-        for name in before.column_names:
-            old, new = before.column(name).to_pylist(), alone.column(name).to_pylist()
-            for i, (a, b) in enumerate(zip(old, new, strict=True)):
-                if not _same(a, b):
-                    who = {k: before.column(k)[i].as_py() for k in self.definition.key}
-                    raise DataError(
-                        f"{self.definition.name} sees the future: in partition {key}, {name} of {who} is {a!r}, but "
-                        f"{b!r} when rows after {middle.isoformat()} are hidden; join on event time <= the row's own"
-                    )
+        for moment in sorted({times[len(times) * i // (MOMENTS + 1)] for i in range(MOMENTS + 1)} if times else ()):
+            alone = self._one(engine, key, event_until=moment).sort_by(order)
+            before = rows.filter(pc.less_equal(rows.column(event), moment)).sort_by(order)
+            for name in before.column_names:
+                old = before.column(name).to_pylist()
+                new = alone.column(name).to_pylist() if name in alone.column_names else [None] * len(old)
+                for i, (a, b) in enumerate(zip(old, new, strict=True)):
+                    if not _same(a, b):
+                        who = ", ".join(f"{k} {before.column(k)[i].as_py()}" for k in self.definition.key)
+                        raise DataError(
+                            f"{self.definition.name} sees the future: in partition {key}, {name} of {who} is {a!r}, "
+                            f"but {b!r} when rows after {moment.isoformat()} are hidden; join on event time <= the "
+                            "row's own"
+                        )
 
 
 def _same(a: object, b: object) -> bool:
     if isinstance(a, float) and isinstance(b, float):
         return a == b or (a != a and b != b) or abs(a - b) <= 1e-9 * max(abs(a), abs(b))
     return a == b
+
+
+def _cast(column: pa.ChunkedArray, target: pa.DataType, what: str) -> pa.ChunkedArray:
+    import pyarrow as pa
+
+    try:
+        return column.cast(target, safe=pa.types.is_integer(target))  # a large number may lose digits as a float
+    except pa.ArrowException as e:
+        raise DataError(f"{what} as {column.type}, which cannot be made {target}: {str(e).splitlines()[0]}") from e
 
 
 def _typed(
@@ -212,6 +230,9 @@ def _typed(
             raise DataError(f"{name} returned no column {column!r} for partition {key}")
     if event_until is not None and definition.event:
         entity = entity.filter(pc.less_equal(entity.column(definition.event), event_until))
+    for column in (*ids, *([definition.event] if definition.event else [])):
+        kind, at = entity.schema.field(column).type, rows.column_names.index(column)
+        rows = rows.set_column(at, column, _cast(rows.column(column), kind, f"{name} returns {column!r} of {key}"))
     keys = rows.select(ids)
     if keys.group_by(ids).aggregate([]).num_rows != rows.num_rows:
         raise DataError(f"{name} returned a key twice for partition {key}: a join multiplies rows; make it one to one")
@@ -226,13 +247,22 @@ def _typed(
         raise DataError(
             f"{name} dropped {lost} of the {entity.num_rows} {definition.entity} of partition {key}: use LEFT JOIN"
         )
+    if definition.event:
+        order = [(k, "ascending") for k in ids]
+        said, true = (t.sort_by(order).column(definition.event) for t in (rows, entity))
+        if not said.equals(true):
+            raise DataError(
+                f"{name} changes {definition.event!r} in partition {key}: return {definition.entity}'s own, unchanged"
+            )
     arrays, fields = [], []
     for field in rows.schema:
         column, kind = rows.column(field.name).combine_chunks(), field.type
+        if pa.types.is_null(kind):
+            continue  # a Python definition that found no value at all: the column's type is not known
         if field.name == definition.event:
             target: pa.DataType = pa.timestamp("us", tz="UTC")
         elif field.name in ids:
-            target = kind if not pa.types.is_dictionary(kind) else pa.string()
+            target = kind
         elif pa.types.is_decimal(kind) or pa.types.is_integer(kind) or pa.types.is_floating(kind):
             target = pa.float64()
         elif pa.types.is_boolean(kind):
@@ -243,6 +273,6 @@ def _typed(
             )
         else:
             target = pa.string()
-        arrays.append(column.cast(target))
+        arrays.append(_cast(column, target, f"{name} returns {field.name!r} of {key}"))
         fields.append(pa.field(field.name, target))
     return pa.table(arrays, schema=pa.schema(fields))

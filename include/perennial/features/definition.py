@@ -30,6 +30,15 @@ SQL_TYPES = {
     "date": "DATE",
 }
 
+#: What SQL can ask besides its tables, and would answer differently tomorrow.
+_IMPURE_WORDS = frozenset({"current_date", "current_time", "current_timestamp", "localtime", "localtimestamp"})
+_IMPURE = _IMPURE_WORDS | {
+    "gen_random_uuid", "get_current_time", "get_current_timestamp", "getenv", "nextval", "now", "random", "setseed",
+    "today", "transaction_timestamp", "txid_current", "uuid", "uuidv4", "uuidv7",
+}  # fmt: skip
+#: Functions that may stand in FROM: they make rows out of their arguments.
+_TABLE_FUNCTIONS = frozenset({"generate_series", "range", "unnest"})
+
 
 @dataclass(frozen=True)
 class Definition:
@@ -170,23 +179,43 @@ def _without_positions(node: Any) -> Any:
 
 
 def _sql_tables(source: str, name: str) -> set[str]:
+    """Tables that are read from outside the query: not its CTEs, though a CTE may be named after the feed it reads.
+
+    :raises SpecError: when the query looks at anything but tables: files, the clock, chance.
+    """
     tables: set[str] = set()
-    local: set[str] = set()
 
-    def walk(node: Any) -> None:
-        if isinstance(node, dict):
-            if node.get("type") == "BASE_TABLE":
-                tables.add(node["table_name"])
-            for entry in (node.get("cte_map") or {}).get("map", []):
-                local.add(entry["key"])
-            for value in node.values():
-                walk(value)
-        elif isinstance(node, list):
+    def refuse(what: str) -> None:
+        raise SpecError(
+            f"{name} uses {what}: features follow from the feeds and $partition alone, so that they can be built again"
+        )
+
+    def walk(node: Any, local: frozenset[str]) -> None:
+        if isinstance(node, list):
             for value in node:
-                walk(value)
+                walk(value, local)
+            return
+        if not isinstance(node, dict):
+            return
+        for entry in (node.get("cte_map") or {}).get("map", []):
+            recursive = json.dumps(entry["value"]).find('"RECURSIVE_CTE_NODE"') >= 0
+            walk(entry["value"], local | {entry["key"]} if recursive else local)
+            local |= {entry["key"]}
+        kind = node.get("type")
+        if kind == "BASE_TABLE" and node["table_name"] not in local:
+            tables.add(node["table_name"])
+        elif kind == "TABLE_FUNCTION" and node["function"]["function_name"] not in _TABLE_FUNCTIONS:
+            refuse(f"{node['function']['function_name']}()")
+        elif kind == "FUNCTION" and node.get("function_name") in _IMPURE:
+            refuse(f"{node['function_name']}()")
+        elif kind == "COLUMN_REF" and node["column_names"][-1].lower() in _IMPURE_WORDS:
+            refuse(node["column_names"][-1])
+        for key, value in node.items():
+            if key != "cte_map":
+                walk(value, local)
 
-    walk(_sql_tree(source, name))
-    return tables - local
+    walk(_sql_tree(source, name), frozenset())
+    return tables
 
 
 def _module(source: str, name: str) -> ast.Module:

@@ -33,6 +33,11 @@ class Engine:
         self.definition, self.feeds = definition, feeds
         self._connection = duckdb.connect(config={"threads": 1})
         self._connection.execute("SET TimeZone = 'UTC'")
+        # sums of floats depend on the order of rows: a plan must follow from the query, not from how much was loaded
+        self._connection.execute("SET disabled_optimizers = 'join_order,build_side_probe_side'")
+        # a definition reads its feeds and nothing else: no file, no variable of this process
+        self._connection.execute("SET enable_external_access = false")
+        self._connection.execute("SET python_enable_replacements = false")
         for name in definition.feeds:
             columns = ", ".join(f'"{c}" {SQL_TYPES[t]}' for c, t in feeds[name].columns.items())
             self._connection.execute(f'CREATE TABLE "_{name}" ({columns}, "{PARTITION}" DATE)')
@@ -50,7 +55,10 @@ class Engine:
         """Make rows of a feed available; they carry the lake's ``partition`` column."""
         spec = self.feeds[feed]
         self._connection.register("_incoming", rows)
-        columns = ", ".join(f'CAST("{c}" AS {SQL_TYPES[t]})' for c, t in spec.columns.items())
+        columns = ", ".join(
+            f"CAST({f'{chr(34)}{c}{chr(34)}' if c in rows.column_names else 'NULL'} AS {SQL_TYPES[t]})"
+            for c, t in spec.columns.items()
+        )
         order = ", ".join(f'"{c}"' for c in (PARTITION, *spec.key))
         self._connection.execute(
             f'INSERT INTO "_{feed}" SELECT {columns}, CAST("{PARTITION}" AS DATE) FROM _incoming ORDER BY {order}'  # noqa: S608 - names come from a validated spec
@@ -69,11 +77,13 @@ class Engine:
         """Let the definition see partitions ``first`` to ``last`` of a feed, both inclusive, and no more.
 
         :param known_by: rows whose ``known_at`` column is later are hidden (feeds that declare one).
-        :param event_until: hide rows with a later event time too (used by the point-in-time audit).
+        :param event_until: hide rows that happened or became known later, too (used by the point-in-time audit).
         """
         spec = self.feeds[feed]
         conditions = [f"\"{PARTITION}\" BETWEEN DATE '{first}' AND DATE '{last}'"]
         if spec.known_at:
+            if event_until is not None and feed != self.definition.entity:
+                known_by = min(known_by, event_until)
             conditions.append(f"\"{spec.known_at}\" <= TIMESTAMPTZ '{known_by.isoformat()}'")
         if event_until is not None and spec.event_time:
             conditions.append(f"\"{spec.event_time}\" <= TIMESTAMPTZ '{event_until.isoformat()}'")
@@ -105,7 +115,7 @@ class Engine:
         import duckdb
 
         try:
-            return self._connection.execute(self._query, self._parameters(partition)).to_arrow_table()
+            return self._connection.sql(self._query, params=self._parameters(partition)).to_arrow_table()
         except duckdb.Error as e:
             raise DataError(f"{self.definition.name} failed for partition {partition}: {_first_lines(e)}") from e
 
@@ -114,7 +124,7 @@ class Engine:
         names = ", ".join(
             f'"{c}"' for c in (*self.definition.key, *([self.definition.event] if self.definition.event else []))
         )
-        return self._connection.execute(
+        return self._connection.sql(
             f'SELECT {names} FROM "_{self.definition.entity}" WHERE "{PARTITION}" = DATE \'{partition}\''  # noqa: S608
         ).to_arrow_table()
 
@@ -135,14 +145,11 @@ class Engine:
         function = namespace.get("features")
         if not callable(function):
             raise SpecError(f"{name} must define features(feeds, partition) and return a DataFrame")
-        frames = {
-            n: self._connection.execute(f'FROM "{n}"').to_arrow_table().to_pandas() for n in self.definition.feeds
-        }
+        frames = {n: self._connection.sql(f'FROM "{n}"').to_arrow_table().to_pandas() for n in self.definition.feeds}
         try:
-            frame = function(frames, partition)
+            return pa.Table.from_pandas(function(frames, partition), preserve_index=False)
         except Exception as e:
             raise DataError(f"{name} failed for partition {partition}: {type(e).__name__}: {e}") from e
-        return pa.Table.from_pandas(frame, preserve_index=False)
 
 
 def _first_lines(error: Exception, lines: int = 4) -> str:

@@ -6,6 +6,7 @@ committed is what was judged, even if the file changes in between.
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 from collections.abc import Callable, Sequence
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from perennial.contracts.expectations import Judgement, judge, load_rules
 from perennial.errors import DataError, NotReadyError
+from perennial.lake.content import combined_digest
 from perennial.lake.homes import feed_table, quarantine_table
 from perennial.lake.landing import landing_uri, raw_bytes, read_landed
 from perennial.lake.table import Fence, no_fence
@@ -22,6 +24,7 @@ from perennial.ledger import Entry, Ledger
 from perennial.pages import page, section, table
 from perennial.runs import Actor, RunState
 from perennial.specs import FeedSpec
+from perennial.storage import plain
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -65,28 +68,37 @@ def judge_partitions(
     rules = load_rules(feed, folder)
     verdicts: list[Verdict] = []
     judgements: list[Judgement] = []
+    notes: list[tuple[str, str]] = []
     for start in range(0, len(keys), CHUNK):
         chunk = keys[start : start + CHUNK]
         tables: dict[str, pa.Table] = {}
-        shas: dict[str, str] = {}
+        files: dict[str, bytes] = {}
         for key in chunk:
             try:
-                landed = read_landed(feed, folder, key)
+                files[key] = raw_bytes(feed, key)
+                landed = read_landed(feed, folder, key, files[key])
             except NotReadyError as e:
                 verdicts.append(Verdict(key, "missing", 0, 0, (str(e),), None))
             except DataError as e:
-                verdicts.append(Verdict(key, "quarantine_batch", 0, 0, (str(e),), None))
+                verdicts.append(Verdict(key, "quarantine_batch", 0, 0, (str(e),), _sha256(files[key])))
+                state.store.put(state.key(f"staged/{key}.refused"), files[key])
             else:
-                tables[key], shas[key] = landed.table, landed.sha256
+                tables[key] = landed.table
+                notes += [(key, note) for note in landed.notes]
         for found in judge(feed, rules, {k: t.to_pandas() for k, t in tables.items()}):
             judgements.append(found)
-            verdict = Verdict(found.key, found.verdict, found.rows, len(found.bad_rows), found.reasons, shas[found.key])
-            verdicts.append(verdict)
-            _stage(feed, state, found, tables[found.key])
+            sha = _sha256(files[found.key])
+            verdicts.append(
+                Verdict(found.key, found.verdict, found.rows, len(found.bad_rows), found.reasons, sha),
+            )
+            if found.verdict == "quarantine_batch":
+                state.store.put(state.key(f"staged/{found.key}.refused"), files[found.key])
+            else:
+                _stage(feed, state, found, tables[found.key])
         progress(min(start + CHUNK, len(keys)), len(keys))
     verdicts.sort(key=lambda v: v.key)
     state.write("verdicts", [asdict(v) for v in verdicts])
-    report = state.report("validation.html", _report(feed, verdicts, judgements))
+    report = state.report("validation.html", _report(feed, verdicts, judgements, notes))
     return verdicts, report
 
 
@@ -94,8 +106,6 @@ def _stage(feed: FeedSpec, state: RunState, found: Judgement, rows: pa.Table) ->
     import pyarrow as pa
     import pyarrow.parquet
 
-    if found.verdict == "quarantine_batch":
-        return
     good = pa.array([i not in found.bad_rows for i in range(rows.num_rows)], pa.bool_())
     _put(state, f"staged/{found.key}.parquet", rows.filter(good))
     if found.bad_rows:
@@ -116,7 +126,7 @@ def _refused(feed: FeedSpec, rows: Sequence[tuple[int, str, dict[str, Any]]]) ->
             "feed": pa.array([feed.name] * len(rows), pa.string()),
             "row": pa.array([i for i, _, _ in rows], pa.int64()),
             "reason": pa.array([reason for _, reason, _ in rows], pa.string()),
-            "record": pa.array([json.dumps(r, default=str, sort_keys=True) for _, _, r in rows], pa.string()),
+            "record": pa.array([json.dumps(plain(r), default=str, sort_keys=True) for _, _, r in rows], pa.string()),
         }
     )
 
@@ -132,8 +142,16 @@ def _put(state: RunState, name: str, rows: pa.Table) -> None:
 def _staged(state: RunState, name: str) -> pa.Table:
     import pyarrow.parquet
 
+    return pyarrow.parquet.read_table(io.BytesIO(_staged_bytes(state, name)))
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def _staged_bytes(state: RunState, name: str) -> bytes:
     try:
-        return pyarrow.parquet.read_table(io.BytesIO(state.store.get(state.key(name))))
+        return state.store.get(state.key(name))
     except KeyError:
         raise DataError(f"{state.key(name)} is not there: clear this run from its validation task") from None
 
@@ -168,10 +186,11 @@ def commit(
             _record(ledger, feed, state.actor, v, as_of, {"content": digests[v.key]}, fence)
     clean = [v for v in mine if v.verdict == "commit"]
     if clean:
+        content = combined_digest([(v.key, digests[v.key]) for v in clean])
         figures = {"partitions": len(clean), "rows": sum(v.rows for v in clean), "keys": _span([v.key for v in clean])}
         ledger.append(
             Entry(
-                id=state.actor.entry_id("ingestion", "commit"),
+                id=state.actor.entry_id("ingestion", "commit", content[:12]),
                 event="ingestion",
                 subject=feed.name,
                 verdict="commit",
@@ -180,6 +199,7 @@ def commit(
                 partition=clean[0].key if len(clean) == 1 else None,
                 figures=figures,
                 actor=state.actor.to_dict(),
+                digests={"content": content},
             ),
             fence=fence,
         )
@@ -189,14 +209,14 @@ def commit(
 def quarantine_partitions(
     feed: FeedSpec, state: RunState, ledger: Ledger, *, as_of: str, fence: Fence = no_fence
 ) -> list[Verdict]:
-    """Refuse whole partitions: keep a copy of the file as it came, and say why. Nothing is committed for them.
+    """Refuse whole partitions: keep the file as it was judged, and say why. Nothing is committed for them.
 
     Rows of an earlier, good delivery of the same partition stay as they are.
     """
     mine = [v for v in read_verdicts(state) if v.verdict in ("quarantine_batch", "missing")]
     for v in mine:
         if v.verdict == "quarantine_batch":
-            data = raw_bytes(feed, v.key)
+            data = _staged_bytes(state, f"staged/{v.key}.refused")
             suffix = landing_uri(feed, v.key).rsplit("/", 1)[-1]
             state.store.put(f"quarantine/{feed.name}/{v.key}/{suffix}", data)
             reason = "; ".join(v.reasons)
@@ -213,7 +233,8 @@ def _record(
         digests = {**digests, "file": v.sha256}
     ledger.append(
         Entry(
-            id=actor.entry_id("ingestion", v.key),
+            # a run that is cleared and finds another file there acts anew
+            id=actor.entry_id("ingestion", v.key, (v.sha256 or v.verdict)[:12]),
             event="ingestion",
             subject=feed.name,
             verdict=v.verdict,
@@ -232,11 +253,18 @@ def _span(keys: Sequence[str]) -> list[str]:
     return [min(keys), max(keys)]
 
 
-def _report(feed: FeedSpec, verdicts: Sequence[Verdict], judgements: Sequence[Judgement]) -> bytes:
+def _report(
+    feed: FeedSpec,
+    verdicts: Sequence[Verdict],
+    judgements: Sequence[Judgement],
+    notes: Sequence[tuple[str, str]] = (),
+) -> bytes:
     counts = {name: sum(v.verdict == name for v in verdicts) for name in sorted({v.verdict for v in verdicts})}
     lead = ", ".join(f"{n} {name.replace('_', ' ')}" for name, n in counts.items())
     rows = [(v.key, v.verdict, v.rows, v.bad, "; ".join(v.reasons)) for v in verdicts]
     parts = [section("Partitions", table(("partition", "verdict", "rows", "set aside", "why"), rows, state=1))]
+    if notes:
+        parts.append(section("Notes", table(("partition", "note"), notes[:50])))
     shown = [j for j in judgements if j.verdict != "commit"] or judgements[:1]
     for j in shown[:10]:
         checks = [

@@ -14,7 +14,8 @@ def content_digest(table: pa.Table, key: Sequence[str]) -> str:
     """sha256 (hex) of the rows of ``table``, sorted by ``key``, over its columns in name order.
 
     Two tables have the same digest when they hold the same names, types and values, whatever the order of their rows.
-    Nulls are hashed as nulls; NaN equals NaN.
+    Nulls are hashed as nulls; NaN equals NaN. A column without any value says as much as no column: a partition written
+    before a column was added keeps its digest.
     """
     columns = sorted(table.column_names)
     table = pa.table({name: _decoded(table.column(name)) for name in columns})
@@ -25,6 +26,8 @@ def content_digest(table: pa.Table, key: Sequence[str]) -> str:
     sha = hashlib.sha256(f"{table.num_rows}".encode())
     for name in columns:
         column = table.column(name).combine_chunks()
+        if column.null_count == len(column):
+            continue
         sha.update(f"\x00{name}\x00{_family(column.type)}\x00".encode())
         sha.update(pc.is_valid(column).to_numpy(zero_copy_only=False).astype(np.uint8).tobytes())
         sha.update(_values(column))
@@ -46,23 +49,26 @@ def _family(kind: pa.DataType) -> str:
 
 
 def _decoded(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Dictionary-encoded values as plain ones: how a column is stored is no part of what it says."""
-    return column.cast(column.type.value_type) if pa.types.is_dictionary(column.type) else column
+    """How a column is stored is no part of what it says: one way for dictionaries, views and dates."""
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    if pa.types.is_string_view(column.type):
+        column = column.cast(pa.large_string())
+    return column.cast(pa.date32()) if pa.types.is_date64(column.type) else column
 
 
 def _values(column: pa.Array) -> bytes:
     kind = column.type
-    if pa.types.is_null(kind):
-        return b""
     if _family(kind) == "string":
         filled = pc.fill_null(column.cast(pa.large_string()), "")
-        lengths: bytes = pc.binary_length(filled).to_numpy(zero_copy_only=False).astype(np.int64).tobytes()
-        text: bytes = "".join(filled.to_pylist()).encode()
-        return lengths + text
+        offsets = np.frombuffer(filled.buffers()[1], np.int64)[filled.offset : filled.offset + len(filled) + 1]
+        text = filled.buffers()[2]
+        written = memoryview(text)[offsets[0] : offsets[-1]].tobytes() if text is not None else b""
+        return bytes(np.diff(offsets).tobytes()) + written
     if pa.types.is_timestamp(kind):
         column = column.cast(pa.timestamp("us", tz=kind.tz), safe=False).cast(pa.int64())
     elif pa.types.is_date(kind):
-        column = column.cast(pa.date32()).cast(pa.int32())
+        column = column.cast(pa.int32())
     elif pa.types.is_boolean(kind):
         column = column.cast(pa.uint8())
     if not (pa.types.is_integer(column.type) or pa.types.is_floating(column.type)):

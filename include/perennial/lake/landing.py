@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import csv
 import difflib
+import gzip
 import hashlib
 import io
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from perennial.errors import DataError, NotReadyError
+from perennial.errors import DataError, NotReadyError, SpecError
 from perennial.settings import settings
 from perennial.specs import FeedSpec
 from perennial.storage import join, open_store
@@ -58,14 +61,15 @@ def raw_bytes(feed: FeedSpec, key: str) -> bytes:
         raise NotReadyError(f"{feed.name} {key} has not landed: {landing_uri(feed, key)} is not there") from None
 
 
-def read_landed(feed: FeedSpec, folder: Path, key: str) -> Landed:
+def read_landed(feed: FeedSpec, folder: Path, key: str, data: bytes | None = None) -> Landed:
     """Read one partition's file.
 
     :param folder: the feed's folder (for ``prepare.py``).
+    :param data: the file as it came, for a caller who has read it.
     :raises NotReadyError: when it has not landed.
     :raises DataError: when it cannot be read as declared; the sentence names the column.
     """
-    data = raw_bytes(feed, key)
+    data = raw_bytes(feed, key) if data is None else data
     uri = landing_uri(feed, key)
     if not data:
         raise DataError(f"{uri} is empty (0 bytes)")
@@ -103,15 +107,29 @@ def _parse(feed: FeedSpec, uri: str, data: bytes, *, declared: bool) -> pa.Table
         if uri.endswith((".csv", ".csv.gz")):
             source = pa.CompressedInputStream(io.BytesIO(data), "gzip") if uri.endswith(".gz") else io.BytesIO(data)
             types = {f.name: f.type for f in arrow_schema(feed)} if declared else None
+            # as declared, only an empty field is null: 'NA' may be a country, and 'n/a' is no number
+            nulls = [""] if declared else None
             return pyarrow.csv.read_csv(
                 source,
-                convert_options=pyarrow.csv.ConvertOptions(column_types=types, strings_can_be_null=True),
-                parse_options=pyarrow.csv.ParseOptions(newlines_in_values=False),
+                convert_options=pyarrow.csv.ConvertOptions(
+                    column_types=types, strings_can_be_null=True, null_values=nulls
+                ),
             )
-    except (pa.ArrowInvalid, pa.ArrowTypeError, OSError, UnicodeDecodeError) as e:
-        detail = str(e).splitlines()[0].replace("In CSV column", "in CSV column")
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as e:
+        detail = _named_column(str(e).splitlines()[0], uri, data)
         raise DataError(f"{uri} cannot be read: {detail}") from e
     raise DataError(f"{uri}: files are .csv, .csv.gz or .parquet; change source.path of feed {feed.name}")
+
+
+def _named_column(detail: str, uri: str, data: bytes) -> str:
+    """A message of the CSV reader with the column's name instead of its number."""
+    found = re.match(r"In CSV column #(\d+): (CSV conversion error )?", detail)
+    if found is None:
+        return detail
+    text = gzip.decompress(data) if uri.endswith(".gz") else data
+    header = next(csv.reader([text.split(b"\n", 1)[0].decode("utf-8-sig", "replace").rstrip("\r")]), [])
+    at = int(found[1])
+    return f"column {header[at]!r} {detail[found.end() :]}" if at < len(header) else detail
 
 
 def _prepared(raw: pa.Table, prepare: Path, uri: str) -> pa.Table:
@@ -120,14 +138,16 @@ def _prepared(raw: pa.Table, prepare: Path, uri: str) -> pa.Table:
 
     import pyarrow as pa
 
-    function = runpy.run_path(str(prepare)).get("prepare")
-    if not callable(function):
-        raise DataError(f"{prepare} must define prepare(frame) and return a DataFrame")
     try:
-        frame = function(raw.to_pandas())
+        function = runpy.run_path(str(prepare)).get("prepare")
+    except Exception as e:
+        raise SpecError(f"{prepare} cannot be run: {type(e).__name__}: {e}") from e
+    if not callable(function):
+        raise SpecError(f"{prepare} must define prepare(frame) and return a DataFrame")
+    try:
+        return pa.Table.from_pandas(function(raw.to_pandas()), preserve_index=False)
     except Exception as e:
         raise DataError(f"{uri}: {prepare.name} failed: {type(e).__name__}: {e}") from e
-    return pa.Table.from_pandas(frame, preserve_index=False)
 
 
 def _as_declared(feed: FeedSpec, uri: str, raw: pa.Table) -> tuple[pa.Table, tuple[str, ...]]:
@@ -139,14 +159,16 @@ def _as_declared(feed: FeedSpec, uri: str, raw: pa.Table) -> tuple[pa.Table, tup
             near = difflib.get_close_matches(name, [c for c in raw.column_names if c not in schema.names], n=1)
             hint = f"; it has {near[0]!r}: was the column renamed?" if near else ""
             raise DataError(f"{uri} has no column {name!r}{hint}")
+        if raw.column_names.count(name) > 1:
+            raise DataError(f"{uri} has column {name!r} {raw.column_names.count(name)} times")
     columns = []
     for field in schema:
         column = raw.column(field.name)
         if pa.types.is_timestamp(column.type) and pa.types.is_timestamp(field.type) and column.type.tz is None:
-            column = column.cast(pa.timestamp("us")).cast(field.type)  # by contract, timestamps are UTC
+            column = column.cast(pa.timestamp("us"), safe=False).cast(field.type)  # by contract, timestamps are UTC
         try:
             columns.append(column.cast(field.type))
-        except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as e:
+        except pa.ArrowException as e:
             why = str(e).splitlines()[0]
             declared = feed.columns[field.name]
             raise DataError(f"{uri}: column {field.name!r} is {column.type}, not {declared}: {why}") from e

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as pads
 from deltalake import CommitProperties, DeltaTable, write_deltalake
-from deltalake.exceptions import CommitFailedError, TableNotFoundError
+from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 
 from perennial.errors import ConflictError, DataError
 from perennial.lake.content import combined_digest, content_digest
@@ -90,6 +90,10 @@ class PartitionedTable:
             return DeltaTable(self.uri, version=version, storage_options=self._options)
         except TableNotFoundError:
             return None
+        except DeltaError as e:
+            if version is None:
+                raise
+            raise DataError(f"{self.uri} has no version {version} (any more): {_first_line(e)}") from e
 
     @property
     def version(self) -> int | None:
@@ -133,10 +137,7 @@ class PartitionedTable:
         :returns: the digest of each partition.
         :raises ConflictError: when other writers of the same partition win ``attempts`` times in a row.
         """
-        digests = {
-            k: content_digest(t.select([c for c in t.column_names if c not in self.volatile]), self.key)
-            for k, t in partitions.items()
-        }
+        digests = {k: self._digest(t) for k, t in partitions.items()}
         wanted = labels or {k: {} for k in partitions}
         for attempt in range(attempts):
             known = self.partitions()
@@ -157,11 +158,21 @@ class PartitionedTable:
             except CommitFailedError:
                 time.sleep(random.uniform(0.05, 0.2) * (attempt + 1))  # noqa: S311 - jitter, not a secret
                 continue
+            except DeltaError as e:
+                if not any(word in str(e).lower() for word in ("cast", "schema")):
+                    raise
+                raise DataError(
+                    f"{self.uri}: partition {', '.join(stale[:3])} does not fit the table's columns: {_first_line(e)}"
+                ) from e
             return digests
         raise ConflictError(
             f"{self.uri}: partition {', '.join(partitions)} was being written by others {attempts} times in a row; "
             "run this again when they are done"
         )
+
+    def _digest(self, rows: pa.Table) -> str:
+        own = {PARTITION, DIGEST, *self.labels, *self.volatile}
+        return content_digest(rows.select([c for c in rows.column_names if c not in own]), self.key)
 
     def _write(self, frame: pa.Table, keys: Sequence[str], metadata: Mapping[str, str]) -> None:
         if self._open() is None:
@@ -194,15 +205,16 @@ class PartitionedTable:
             table = table.append_column(pa.field(name, pa.string()), pa.array([value] * n, pa.string()))
         return table
 
-    def dataset(self, keys: Sequence[str], version: int | None = None) -> pads.Dataset | None:
-        """Some partitions as an Arrow dataset, for streaming reads; ``None`` before the first write.
+    def dataset(self, keys: Sequence[str] | None = None, version: int | None = None) -> pads.Dataset | None:
+        """Some partitions (default: all) as an Arrow dataset, for streaming reads; ``None`` before the first write.
 
         Naming the partitions here, and not only in a filter, keeps a table with thousands of them fast.
         """
         table = self._open(version)
         if table is None:
             return None
-        return table.to_pyarrow_dataset(partitions=[(PARTITION, "in", list(keys))], as_large_types=False)
+        chosen = None if keys is None else [(PARTITION, "in", list(keys))]
+        return table.to_pyarrow_dataset(file_pruning_predicate=chosen, as_large_types=False)
 
     def read(
         self, keys: Sequence[str], *, columns: Sequence[str] | None = None, version: int | None = None
@@ -211,7 +223,7 @@ class PartitionedTable:
         dataset = self.dataset(keys, version)
         if dataset is None:
             return None
-        return dataset.to_table(filter=pc.field(PARTITION).isin(list(keys)), columns=_names(columns))
+        return dataset.to_table(filter=_isin(keys), columns=self._names(dataset, columns))
 
     def batches(
         self,
@@ -225,22 +237,21 @@ class PartitionedTable:
         dataset = self.dataset(keys, version)
         if dataset is None:
             return
-        scanner = dataset.scanner(
-            filter=pc.field(PARTITION).isin(list(keys)), columns=_names(columns), batch_size=batch_size
-        )
+        scanner = dataset.scanner(filter=_isin(keys), columns=self._names(dataset, columns), batch_size=batch_size)
         yield from scanner.to_batches()
 
     def snapshot(self, keys: Sequence[str]) -> Snapshot:
         """Freeze the present rows of ``keys`` under a name.
 
-        :raises DataError: when a partition is not there.
+        :raises DataError: when a partition is not there, or none is asked for.
         """
         version = self.version
         known = self.partitions(version)
-        missing = [k for k in keys if k not in known]
-        if version is None or missing:
-            raise DataError(f"{self.uri} has no rows for partition {missing[0] if missing else keys[0]}")
-        chosen = [known[k] for k in sorted(keys)]
+        missing = sorted({k for k in keys if k not in known})
+        if version is None or missing or not keys:
+            more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+            raise DataError(f"{self.uri} has no rows for partition {missing[0] if missing else '(none named)'}{more}")
+        chosen = [known[k] for k in sorted(set(keys))]
         return Snapshot(
             self.uri,
             version,
@@ -250,22 +261,40 @@ class PartitionedTable:
         )
 
     def read_snapshot(self, snapshot: Snapshot, columns: Sequence[str] | None = None) -> pa.Table:
-        """The rows that a snapshot names, as they were.
+        """The rows that a snapshot names, as they were. Their digests are computed again, so a changed file shows.
 
         :raises DataError: when the table no longer has them, or they are not what was recorded.
         """
         known = self.partitions(snapshot.version)
-        found = combined_digest([(k, known[k].digest) for k in snapshot.partitions if k in known])
+        found = combined_digest([(k, known[k].digest if k in known else "gone") for k in snapshot.partitions])
         if found != snapshot.sha256:
             raise DataError(f"{self.uri} version {snapshot.version} is not what the snapshot recorded (sha256 differs)")
-        table = self.read(snapshot.partitions, columns=columns, version=snapshot.version)
+        try:
+            table = self.read(snapshot.partitions, version=snapshot.version)
+        except (pa.ArrowInvalid, FileNotFoundError) as e:
+            raise DataError(f"{self.uri} version {snapshot.version} cannot be read: {_first_line(e)}") from e
         if table is None:
             raise DataError(f"{self.uri}: the table of the snapshot is gone")
-        return table
+        for key in snapshot.partitions:
+            if self._digest(table.filter(pc.equal(table.column(PARTITION), key))) != known[key].digest:
+                raise DataError(f"{self.uri}: rows of partition {key} are not what was written (sha256 differs)")
+        return table if columns is None else table.select(list(columns))
+
+    def _names(self, dataset: pads.Dataset, columns: Sequence[str] | None) -> list[str] | None:
+        if columns is None:
+            return None
+        absent = [c for c in columns if c not in dataset.schema.names]
+        if absent:
+            raise DataError(f"{self.uri} has no column {absent[0]!r}; it has {', '.join(dataset.schema.names)}")
+        return list(columns)
 
 
-def _names(columns: Sequence[str] | None) -> list[str] | None:
-    return None if columns is None else list(columns)
+def _isin(keys: Sequence[str]) -> pc.Expression:
+    return pc.field(PARTITION).isin(pa.array(list(keys), pa.string()))
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
 def _in(keys: Sequence[str]) -> str:

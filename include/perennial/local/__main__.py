@@ -86,6 +86,16 @@ def play_demo(arguments: argparse.Namespace) -> int:
     return code
 
 
+def play_year(arguments: argparse.Namespace) -> int:
+    """Replay the whole year 2013: every day, every month's decision."""
+    from perennial.local.replay import replay
+
+    code = 130
+    with interruptible():
+        code = replay(arguments.project)
+    return code
+
+
 def _watch(stack: Stack) -> None:
     """Until a component ends by itself, which is an error."""
     while True:
@@ -100,6 +110,7 @@ def parser() -> argparse.ArgumentParser:
     verbs = top.add_subparsers(dest="verb", required=True)
     verbs.add_parser("up", help=up.__doc__).set_defaults(run=up)
     verbs.add_parser("demo", help=play_demo.__doc__).set_defaults(run=play_demo)
+    verbs.add_parser("replay", help=play_year.__doc__).set_defaults(run=play_year)
     return top
 
 

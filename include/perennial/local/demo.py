@@ -27,7 +27,7 @@ def demo(project: Path, keep: bool = False) -> int:
     install = float(os.environ.get("PERENNIAL_INSTALL_SECONDS") or 0)
     here = settings()
     if not keep:
-        _forget(here.home)
+        forget(here.home)
     tell = Narrator()
     tell.chapter(f"Perennial demo: a year of real flights, state in {here.home}")
     stack = Stack(here.home, here.port, project=project)
@@ -118,7 +118,7 @@ def _play(story: Story) -> None:
     tell.line(f"{MODEL}.operate: promoted again: champion is version {again}")
 
 
-def _forget(home: Path) -> None:
+def forget(home: Path) -> None:
     """Start from nothing: the state of an earlier demo or ``make up`` is removed, caches and keys stay."""
     for name in ("airflow", "mlflow", "lake", "state", "ledger", "landing", "demo", "cache", "last-good-specs", "logs"):
         shutil.rmtree(home / name, ignore_errors=True)

@@ -80,6 +80,37 @@ def plot_story(model: str, target: Path) -> None:
     plt.close(figure)
 
 
+def plot_months(model: str, target: Path) -> list[dict[str, Any]]:
+    """Draw the metric by month, of version 1 and of the published scores; returns the figures."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    specs = load_specs(only=model)
+    spec = specs.model(model)
+    metric = get_metric(spec.metric.name, spec.task.type)
+    stale, live = (_monthly(metric, *found) for found in (_first_version(spec, specs), _published(spec, specs)))
+    months = sorted(live)
+    figure, axis = plt.subplots(figsize=(11, 5), dpi=120)
+    axis.plot(months, [stale[m] for m in months], color=_FIRST, marker="o", label="version 1, as if it still served")
+    axis.plot(months, [live[m] for m in months], color=_LIVE, lw=2.6, marker="o", label="published scores")
+    axis.set_ylabel(f"{metric.name} by month")
+    axis.set_title(f"{model}: 2013, month by month", loc="left", weight="bold")
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.grid(axis="y", color="#e3e7ec", lw=0.8)
+    axis.legend(frameon=False)
+    figure.tight_layout()
+    figure.savefig(target)
+    plt.close(figure)
+    return [{"month": m, "version_1": stale[m], "published": live[m]} for m in months]
+
+
+def _monthly(metric: Any, y: Any, score: Any, blocks: Any, threshold: float | None) -> dict[str, float]:
+    months = np.array([b[:7] for b in blocks])
+    return {m: metric(y[months == m], score[months == m], threshold) for m in sorted(set(months))}
+
+
 def weekly(metric: Any, y: Any, score: Any, blocks: Any, threshold: float | None) -> dict[dt.date, float]:
     """The metric per ISO week (by its Monday); weeks with fewer than 500 labelled rows are left out."""
     days = np.array([dt.date.fromisoformat(b) for b in blocks])

@@ -123,11 +123,31 @@ class Story:
             self.tell.live(f"{dag_id}{key}: {', '.join(running) or 'next task'}")
             time.sleep(0.4)
 
-    def backfill(self, dag_id: str, first: str, last: str, parallel: int = 8) -> list[dict[str, Any]]:
-        """A real Airflow backfill over days, followed partition by partition."""
+    def settle(self, run: Mapping[str, Any], *, give_up_when_deferred: bool = False) -> dict[str, Any]:
+        """Wait for a run to end either way; with ``give_up_when_deferred`` also for it to wait for something."""
+        dag_id, run_id = run["dag_id"], run["dag_run_id"]
+        deadline = time.monotonic() + self.patience
+        while time.monotonic() < deadline:
+            now = self.client.run(dag_id, run_id)
+            tasks = self.client.task_instances(dag_id, run_id)
+            if now["state"] in _DONE or (give_up_when_deferred and any(t["state"] == "deferred" for t in tasks)):
+                return now
+            time.sleep(0.4)
+        raise StoryError(f"{dag_id} {run_id} has not settled after {self.patience:.0f} s")
+
+    def note(self, run: Mapping[str, Any]) -> str:
+        """What a run that has not succeeded is about: the task that waits, or the end of the failed one's log."""
+        for t in self.client.task_instances(run["dag_id"], run["dag_run_id"]):
+            if t["state"] == "deferred":
+                log = self.client.log(run["dag_id"], run["dag_run_id"], t["task_id"], max(1, t["try_number"]))
+                return next((ln.split("]")[-1].strip() for ln in log.splitlines() if "waiting for" in ln), "waiting")
+        return self.why(run) if run["state"] == "failed" else "published"
+
+    def backfill(self, dag_id: str, first: str, last: str, parallel: int = 8, **conf: Any) -> list[dict[str, Any]]:
+        """A real Airflow backfill over days, followed partition by partition; ``conf`` fills in the form."""
         days = (date.fromisoformat(last) - date.fromisoformat(first)).days + 1
         began = time.monotonic()
-        made = self.client.backfill(dag_id, first, last, max_active_runs=parallel)
+        made = self.client.backfill(dag_id, first, last, max_active_runs=parallel, conf=conf)
         while True:
             runs = self.client.backfill_runs(dag_id, made["id"])
             mine = [r for r in runs if first <= (r.get("partition_key") or "") <= last]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +12,7 @@ from perennial.monitoring.watch import latched
 from perennial.pages import page, section, table
 from perennial.runs import Actor, RunState
 from perennial.specs import ModelSpec
+from perennial.storage import to_json
 
 Fence = Callable[[], None]
 
@@ -37,20 +39,26 @@ def conclude(
     outcomes, reasons = [], []
     for look in looks:
         kind, outcome = look["kind"], look["outcome"]
-        if outcome == "ask" and (kind not in spec.retraining.on or modes[kind] == "dry_run"):
-            outcome = "alert"
-        if outcome == "ask" and latched(ledger, spec.name, asked["version"]):
-            outcome = "alert"
-            reasons.append(f"{kind} asks, but version {asked['version']} has asked before")
-        outcomes.append(outcome)
-        reasons.append(f"{kind}: {look['reason']}")
+        reason = f"{kind}: {look['reason']}"
+        but = ""
+        if outcome == "ask":
+            if kind not in spec.retraining.on:
+                but = f"retraining.on does not name {kind}"
+            elif modes[kind] == "dry_run":
+                but = f"{kind} is in dry_run"
+            elif latched(ledger, spec.name, asked["version"], actor):
+                but = f"version {asked['version']} has asked before"
+        outcomes.append("alert" if but else outcome)
+        reasons.append(f"{reason} (does not ask: {but})" if but else reason)
     order = ("ask", "alert", "quiet")
     outcome = next((o for o in order if o in outcomes), "alert")
     reason = "; ".join(reasons) or "nothing was looked at"
+    figures = {look["kind"]: [_short(w) for w in look["windows"]] for look in looks}
+    act = hashlib.sha256(to_json([outcome, reason, figures])).hexdigest()[:12]
     RunState(actor).write("conclusion", {"outcome": outcome, "reason": reason})
     ledger.append(
         Entry(
-            id=actor.entry_id("monitoring"),
+            id=actor.entry_id("monitoring", act),
             event="monitoring",
             subject=spec.name,
             version=asked["version"],
@@ -58,7 +66,7 @@ def conclude(
             reason=reason,
             as_of=asked["as_of"],
             partition=asked["key"],
-            figures={look["kind"]: [_short(w) for w in look["windows"]] for look in looks},
+            figures=figures,
             actor=actor.to_dict(),
         ),
         fence=fence,
@@ -77,8 +85,13 @@ def record_request(
     ledger: Ledger,
     actor: Actor,
     fence: Fence = lambda: None,
-) -> None:
-    """Write the request to the ledger; from then on this version is latched."""
+) -> bool:
+    """Write the request to the ledger; from then on this version is latched.
+
+    :returns: false when another run has asked in the meantime, and nothing was written.
+    """
+    if latched(ledger, model, asked["version"], actor):
+        return False
     ledger.append(
         Entry(
             id=actor.entry_id("request"),
@@ -93,6 +106,7 @@ def record_request(
         ),
         fence=fence,
     )
+    return True
 
 
 def _page(

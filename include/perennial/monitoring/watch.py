@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +30,7 @@ from perennial.monitoring.drift import report as evidently_report
 from perennial.monitoring.performance import performance_window
 from perennial.monitoring.rule import Ruling, State, Window, judge, windows
 from perennial.registry import tracking, versions
+from perennial.runs import Actor
 from perennial.specs import FeedSpec, ModelSpec
 from perennial.specs.partitions import keys_between, last_key_known, parse_key, period
 from perennial.storage import to_json
@@ -81,6 +81,15 @@ def drift_look(
     rule, entity = spec.monitoring.rule, feeds[spec.entity]
     if drift["calibration"] is None:
         return Look("drift", "alert", drift["why_not"], ())
+    if drift["calibration"]["window_days"] != spec.monitoring.drift.window.days:
+        was = drift["calibration"]["window_days"]
+        return Look(
+            "drift",
+            "alert",
+            f"version {version.version} was calibrated on windows of {was} days, the spec says "
+            f"{spec.monitoring.drift.window.days}: retrain, or go back to P{was}D",
+            (),
+        )
     calibration, plan = Calibration.from_dict(drift["calibration"]), ColumnPlan.from_dict(drift["plan"])
     builder = FeatureBuilder(spec.name, bundle.definition, feeds)
     reference = bundle.frame("reference")
@@ -145,11 +154,11 @@ def performance_look(
         metric, holdout["label"].to_numpy(), holdout["score"].to_numpy(), holdout["partition"].to_numpy().astype(str),
         within=spec.metric.within, threshold=threshold,
     )  # fmt: skip
-    published = prediction_table(spec, entity).partitions()
-    if not published:
-        return Look("performance", "quiet", "nothing has been scored yet", ())
+    first = _first_scored(spec, entity, version.version)
+    if first is None:
+        return Look("performance", "quiet", f"nothing has been scored with version {version.version} yet", ())
     last = last_labelled(spec, label_feed, as_of)
-    first_scored = parse_key(entity, min(published))
+    first_scored = parse_key(entity, first)  # windows of another version's scores say nothing of this one
     found: list[dict[str, Any]] = []
     all_windows = _after(
         entity, last, spec.monitoring.performance.window, dt.datetime.fromisoformat(bundle.facts["train_end"])
@@ -204,6 +213,18 @@ def _scored_with_labels(
     )
 
 
+def _first_scored(spec: ModelSpec, entity: FeedSpec, version: str) -> str | None:
+    """The first partition that this version published, not counting those it trained on."""
+    import pyarrow.compute as pc
+
+    published = prediction_table(spec, entity)
+    own = (pc.field("model_version") == version) & ~pc.field("in_sample")
+    firsts = []
+    for batch in published.batches(list(published.partitions()), columns=[PARTITION, "model_version", "in_sample"]):
+        firsts += pa.Table.from_batches([batch]).filter(own).column(PARTITION).unique().to_pylist()
+    return min(firsts, default=None)
+
+
 def _counts(rows: pa.Table) -> dict[str, int]:
     counted = rows.group_by(PARTITION).aggregate([([], "count_all")]).to_pylist()
     return {r[PARTITION]: r["count_all"] for r in counted}
@@ -245,11 +266,16 @@ def _keep(kind: str, model: str, version: str, window: Window, inputs: str, resu
     monitoring_store().put(_name(kind, model, version, window), to_json({"inputs": inputs, "result": result}))
 
 
-def latched(ledger: Ledger, model: str, version: str) -> bool:
-    """Whether this version has asked already: one ask per reference, re-armed by a promotion."""
-    return bool(ledger.find(model, event="retraining_requested", version=version))
+def latched(ledger: Ledger, model: str, version: str, actor: Actor | None = None) -> bool:
+    """Whether this version has asked already: one ask per reference, re-armed when it becomes champion (again).
 
-
-def temporary_report() -> Path:
-    """A place for a page before it goes to the state store."""
-    return Path(tempfile.mkdtemp()) / "drift.html"
+    :param actor: whose own requests do not count, so that clearing a run that asked changes nothing.
+    """
+    asked = False
+    for e in ledger.find(model, version=version):
+        if e.event == "alias" and e.figures.get("alias") == versions.CHAMPION:
+            asked = False
+        elif e.event == "retraining_requested":
+            own = actor and (e.actor.get("dag_id"), e.actor.get("run_id")) == (actor.dag_id, actor.run_id)
+            asked = asked or not own
+    return asked

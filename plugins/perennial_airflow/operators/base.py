@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperator, BranchMixIn
 
+from perennial.errors import PerennialError
 from perennial_airflow.links import MlflowLink, ReportLink
 from perennial_airflow.step import Step
 
@@ -30,7 +31,16 @@ class StepOperator(BaseOperator):
 
     def execute(self, context: Context) -> Any:
         """Run the step; its result, under 8 kB, goes to XCom."""
-        return self.step(Step(context))
+        return self.run_step(Step(context))
+
+    def run_step(self, step: Step) -> Any:
+        """Run :meth:`step`. Its own errors are sentences: they end the log, without the frames that led to them."""
+        try:
+            return self.step(step)
+        except PerennialError as e:
+            self.log.debug("where it was raised", exc_info=True)
+            e.__cause__, e.__suppress_context__ = None, True
+            raise e.with_traceback(None)  # noqa: B904 - the chain is cut on purpose
 
     def step(self, step: Step) -> Any:
         """What the task does."""
@@ -45,7 +55,7 @@ class BranchStepOperator(StepOperator, BranchMixIn):
 
     def execute(self, context: Context) -> Any:
         """Choose, and skip the rest."""
-        chosen = self.step(Step(context))
+        chosen = self.run_step(Step(context))
         names = [chosen] if isinstance(chosen, str) else list(chosen)
         prefix = f"{self.task_group.group_id}." if self.task_group and self.task_group.group_id else ""
         return self.do_branch(context, [n if n.startswith(prefix) else f"{prefix}{n}" for n in names])

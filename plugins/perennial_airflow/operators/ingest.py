@@ -8,11 +8,10 @@ from airflow.sdk.exceptions import AirflowSkipException
 
 from perennial.errors import UsageError
 from perennial.specs import FeedSpec
-from perennial.specs.loader import load_specs
 from perennial.specs.partitions import keys_between
 from perennial_airflow import assets
 from perennial_airflow.operators.base import BranchStepOperator, StepOperator
-from perennial_airflow.step import Step, check_key
+from perennial_airflow.step import Step, check_key, live_specs
 
 
 def stored_feed(step: Step) -> FeedSpec:
@@ -25,7 +24,7 @@ def request(step: Step, name: str) -> dict[str, Any]:
 
     :raises UsageError: neither key nor history, or both; or a partition that cannot be.
     """
-    specs = load_specs(only=name)
+    specs = live_specs(name)
     feed = specs.feed(name)
     first, last = step.params.get("from"), step.params.get("to")
     if first or last:

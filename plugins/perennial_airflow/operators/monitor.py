@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import datetime as dt
+import tempfile
+from pathlib import Path
 from typing import Any
 
 from airflow.sdk.exceptions import AirflowSkipException
 
-from perennial.specs.loader import load_specs
 from perennial_airflow import assets
 from perennial_airflow.operators.base import BranchStepOperator, StepOperator
 from perennial_airflow.sensors.inputs import stored_model
-from perennial_airflow.step import Step
+from perennial_airflow.step import Step, live_specs
 
 
 class PlanMonitoringOperator(StepOperator):
@@ -21,7 +22,7 @@ class PlanMonitoringOperator(StepOperator):
         from perennial.monitoring.watch import watched
         from perennial.registry import versions
 
-        specs = load_specs(only=self.name)
+        specs = live_specs(self.name)
         spec = specs.model(self.name)
         entity = specs.feed(spec.entity)
         key = step.require_key(entity)
@@ -54,17 +55,19 @@ class EvidentlyDriftOperator(StepOperator):
     """
 
     def step(self, step: Step) -> dict[str, Any]:
-        from perennial.monitoring.watch import drift_look, temporary_report
+        from perennial.monitoring.watch import drift_look
         from perennial.registry import versions
 
         spec, feeds, asked = stored_model(step)
         if spec.monitoring.drift.mode == "disabled":
             raise AirflowSkipException("drift is switched off in the spec")
-        page = temporary_report()
         as_of = dt.datetime.fromisoformat(asked["as_of"])
-        look = drift_look(spec, feeds, versions.get(self.name, asked["version"]), as_of, report=page, fence=step.fence)
-        if page.exists():
-            self.report_url = step.state.report("drift.html", page.read_bytes())
+        version = versions.get(self.name, asked["version"])
+        with tempfile.TemporaryDirectory() as folder:
+            page = Path(folder) / "drift.html"
+            look = drift_look(spec, feeds, version, as_of, report=page, fence=step.fence)
+            if page.exists():
+                self.report_url = step.state.report("drift.html", page.read_bytes())
         for w in look.windows:
             self.log.info("%s: %s: %s", w["window"], w["state"], w["reason"])
         step.state.write("drift", look.to_dict())
@@ -115,7 +118,8 @@ class AskOperator(StepOperator):
 
         _, _, asked = stored_model(step)
         conclusion = step.state.read("conclusion")
-        record_request(self.name, asked, conclusion, step.ledger, step.actor, step.fence)
+        if not record_request(self.name, asked, conclusion, step.ledger, step.actor, step.fence):
+            raise AirflowSkipException(f"another run has asked for version {asked['version']} in the meantime")
         event = step.context["outlet_events"][assets.retraining_requested(self.name)]  # type: ignore[typeddict-item]
         event.extra = {"as_of": asked["as_of"], "reason": conclusion["reason"][:500]}
         event.add_partitions(asked["key"])

@@ -6,9 +6,8 @@ import datetime as dt
 from typing import Any
 
 from perennial.errors import UsageError
-from perennial.specs.loader import load_specs
 from perennial_airflow.operators.base import BranchStepOperator, StepOperator
-from perennial_airflow.step import Step
+from perennial_airflow.step import Step, live_specs
 
 
 class OperateRequestOperator(BranchStepOperator):
@@ -17,7 +16,7 @@ class OperateRequestOperator(BranchStepOperator):
     def step(self, step: Step) -> str:
         from perennial.registry import versions
 
-        specs = load_specs(only=self.name)
+        specs = live_specs(self.name)
         spec = specs.model(self.name)
         action, reason = step.params["action"], str(step.params.get("reason") or "").strip()
         if not reason:

@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from perennial.errors import UsageError
-from perennial.specs.loader import load_specs
 from perennial_airflow.operators.base import BranchStepOperator, StepOperator
-from perennial_airflow.step import Step
+from perennial_airflow.step import Step, live_specs
 
 if TYPE_CHECKING:
     from perennial.training.evaluate import Evaluation
@@ -47,7 +46,7 @@ class PlanOperator(StepOperator):
     def step(self, step: Step) -> dict[str, Any]:
         from perennial.training.plan import make_plan
 
-        specs = load_specs(only=self.name)
+        specs = live_specs(self.name)
         spec = specs.model(self.name)
         if step.key:
             step.require_key(specs.feed(spec.entity))
@@ -214,7 +213,7 @@ class GuardsOperator(BranchStepOperator):
     def step(self, step: Step) -> str:
         from perennial.training.guards import check_guards, record_guards
 
-        specs = load_specs(only=self.name)
+        specs = live_specs(self.name)
         spec = specs.model(self.name)
         entity = specs.feed(spec.entity)
         if not step.key and not step.params.get("as_of"):
@@ -223,6 +222,7 @@ class GuardsOperator(BranchStepOperator):
             step.require_key(entity)
         as_of = step.as_of(entity)
         found = check_guards(spec, specs.feeds, as_of, step.ledger, step.actor)
+        step.state.write("declined", [g.reason for g in found if not g.passed])
         record_guards(spec, found, as_of, step.ledger, step.actor, step.fence)
         for guard in found:
             self.log.info("%s: %s: %s", guard.name, "may start" if guard.passed else "declined", guard.reason)
@@ -233,13 +233,7 @@ class DeclinedOperator(StepOperator):
     """The end of a retraining that a guard declined; the reasons are in the ledger and in this task's log."""
 
     def step(self, step: Step) -> dict[str, Any]:
-        reasons = [
-            e.reason for e in step.ledger.find(self.name, event="guard", verdict="declined") if _same_run(e, step)
-        ]
+        reasons = step.state.read("declined")
         for reason in reasons:
             self.log.warning("%s is not retrained: %s", self.name, reason)
         return {"declined": reasons}
-
-
-def _same_run(entry: Any, step: Step) -> bool:
-    return bool(entry.actor.get("run_id") == step.actor.run_id and entry.actor.get("dag_id") == step.actor.dag_id)

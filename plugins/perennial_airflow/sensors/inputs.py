@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from perennial.specs import FeedSpec, ModelSpec
-from perennial.specs.loader import load_specs
 from perennial.specs.partitions import period
 from perennial_airflow.sensors.waiting import _WaitingOperator
-from perennial_airflow.step import Step
+from perennial_airflow.step import Step, live_specs
 
 
 class InputsSensor(_WaitingOperator):
@@ -22,7 +21,7 @@ class InputsSensor(_WaitingOperator):
         from perennial.lake.homes import feed_table
         from perennial.scoring.predict import definitions_of, resolve_arms
 
-        specs = load_specs(only=self.name)
+        specs = live_specs(self.name)
         spec = specs.model(self.name)
         entity = specs.feed(spec.entity)
         key = step.require_key(entity)

@@ -33,10 +33,17 @@ class PartitionTrigger(BaseTrigger):
         """Look until it is there or too late."""
         end = dt.datetime.fromisoformat(self.deadline)
         while True:
-            lacking = await asyncio.to_thread(self.lacking)
-            if not lacking or dt.datetime.now(dt.UTC) >= end:
-                yield TriggerEvent({"lacking": lacking})
-                return
+            late = dt.datetime.now(dt.UTC) >= end
+            try:
+                lacking = await asyncio.to_thread(self.lacking)
+            except Exception:
+                if late:
+                    raise
+                self.log.warning("could not look; trying again", exc_info=True)
+            else:
+                if not lacking or late:
+                    yield TriggerEvent({"lacking": lacking})
+                    return
             await asyncio.sleep(self.every)
 
     def lacking(self) -> list[str]:

@@ -62,11 +62,36 @@ def test_late_evenings_belong_to_the_local_day() -> None:
 
 
 def test_a_partition_is_known_after_its_end_and_delay() -> None:
-    assert partitions.known_at_instant(feed(delay="P1D"), "2013-03-09") == at("2013-03-11T05:00+00:00")
+    assert partitions.known_at_instant(feed(delay="P1D"), "2013-02-09") == at("2013-02-11T05:00+00:00")
     late = feed(delay="PT6H")
     known = partitions.known_at_instant(late, "2013-03-09")
     assert partitions.last_key_known(late, known) == "2013-03-09"
     assert partitions.last_key_known(late, known - dt.timedelta(seconds=1)) == "2013-03-08"
+
+
+@pytest.mark.parametrize(
+    ("delay", "key", "known"),
+    [
+        ("P1D", "2013-03-09", "2013-03-11T04:00+00:00"),  # the day between has 23 hours
+        ("PT24H", "2013-03-09", "2013-03-11T04:00+00:00"),
+        ("P1DT6H", "2013-03-09", "2013-03-11T10:00+00:00"),
+        ("PT6H", "2013-03-09", "2013-03-10T11:00+00:00"),
+        ("P2D", "2013-11-01", "2013-11-04T05:00+00:00"),  # the second day has 25
+        ("P1W", "2013-03-04", "2013-03-12T04:00+00:00"),
+    ],
+)
+def test_whole_days_of_a_delay_are_local_days(delay: str, key: str, known: str) -> None:
+    f = feed(delay=delay)
+    assert partitions.known_at_instant(f, key) == at(known)
+    assert partitions.last_key_known(f, at(known)) == key
+    assert partitions.last_key_known(f, at(known) - dt.timedelta(seconds=1)) == partitions.shift(f, key, -1)
+
+
+@pytest.mark.parametrize("day", ["2013-03-10", "2013-03-11", "2013-11-03", "2013-11-04", "2013-07-01"])
+def test_a_day_sees_the_day_before_of_a_feed_that_takes_one_more_day(day: str) -> None:
+    f = feed(delay="P1D")
+    _, end = partitions.period(f, day)
+    assert partitions.last_key_known(f, end) == partitions.shift(f, day, -1)
 
 
 def test_what_is_known_lies_between_start_and_end() -> None:
@@ -129,9 +154,13 @@ def test_every_instant_lies_in_the_period_of_its_key(instant: dt.datetime, zone:
 @given(
     as_of=st.datetimes(dt.datetime(2013, 1, 3), dt.datetime(2013, 12, 30), timezones=st.just(dt.UTC)),
     hours=st.integers(0, 72),
+    days=st.integers(0, 9),
+    zone=st.sampled_from(["UTC", "America/New_York", "Australia/Lord_Howe", "America/Sao_Paulo"]),
 )
-def test_the_last_known_key_is_the_last_one_that_is_complete(as_of: dt.datetime, hours: int) -> None:
-    f = feed(delay=f"PT{hours}H", start="2012-01-01")
+def test_the_last_known_key_is_the_last_one_that_is_complete(
+    as_of: dt.datetime, hours: int, days: int, zone: str
+) -> None:
+    f = feed(delay=f"P{days}DT{hours}H", start="2012-01-01", timezone=zone)
     key = partitions.last_key_known(f, as_of)
     assert key is not None
     assert partitions.known_at_instant(f, key) <= as_of
