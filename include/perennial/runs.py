@@ -14,7 +14,7 @@ from typing import Any
 
 from perennial.errors import DataError
 from perennial.settings import settings
-from perennial.storage import Store, join, open_store, to_json
+from perennial.storage import Store, join, open_store, plain, to_json
 
 
 @dataclass(frozen=True)
@@ -52,8 +52,8 @@ class RunState:
         return f"runs/{self.name}/{name}"
 
     def write(self, name: str, value: Any) -> None:
-        """Store a JSON document."""
-        self.store.put(self.key(f"{name}.json"), to_json(value))
+        """Store a JSON document; NaN is stored as null."""
+        self.store.put(self.key(f"{name}.json"), to_json(plain(value)))
 
     def read(self, name: str) -> Any:
         """Read a JSON document.

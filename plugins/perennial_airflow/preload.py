@@ -59,7 +59,7 @@ def preload() -> None:
         for name in MODULES:
             try:
                 importlib.import_module(name)
-            except ImportError:
+            except Exception:  # some libraries fail otherwise than by ImportError; the scheduler must start
                 log.warning("could not import %s ahead of time", name, exc_info=True)
     log.info("imported %d heavy modules in %.1f s, before workers fork", len(MODULES), time.monotonic() - start)
 

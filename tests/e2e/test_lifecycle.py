@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from e2e_live import Live
 
@@ -155,6 +156,21 @@ def test_a_bad_partition_is_refused_and_the_next_one_goes_through(live: Live) ->
     refused = Ledger().find("flights", event="ingestion", verdict="quarantine_batch")
     assert [e.partition for e in refused] == ["2013-02-22"]
     assert "has no column 'distance'" in refused[0].reason
+
+
+def test_reports_open_for_those_who_are_logged_in(live: Live) -> None:
+    tasks = live.client.task_instances("flights.ingest", live.client.runs("flights.ingest")[0]["dag_run_id"])
+    run = tasks[0]["dag_run_id"]
+    links = live.client.get(f"dags/flights.ingest/dagRuns/{run}/taskInstances/validate/links")["extra_links"]
+    assert httpx.get(links["Report"]).status_code == 401
+    login = {"username": live.stack.username, "password": live.stack.password}
+    token = httpx.post(f"{live.stack.urls['airflow']}/auth/token", json=login).json()["access_token"]
+    page = httpx.get(links["Report"], headers={"Authorization": f"Bearer {token}"})
+    assert page.status_code == 200
+    assert "Validation of flights" in page.text
+    assert page.headers["content-security-policy"].startswith("sandbox")
+    other = links["Report"].rsplit("/", 2)[0] + "/%2e%2e/%2e%2e/keys/passwords.json"
+    assert httpx.get(other, headers={"Authorization": f"Bearer {token}"}).status_code == 404
 
 
 def test_roll_back_needs_a_reason_and_a_version(live: Live) -> None:

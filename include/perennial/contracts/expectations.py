@@ -168,7 +168,7 @@ def _judgement(feed: FeedSpec, key: str, rows: int, checks: Sequence[Check]) -> 
     failed = [c for c in checks if not c.passed and c.severity == "critical"]
     whole = [c for c in failed if c.error or not c.by_row]
     if whole:
-        return verdict("quarantine_batch", [c.detail for c in whole])
+        return verdict("quarantine_batch", [c.detail for c in (*whole, *(c for c in failed if c not in whole))])
     if not failed:
         return verdict("commit", [])
     bad: dict[int, str] = {}

@@ -78,7 +78,7 @@ class FeatureBuilder:
         """Declared inputs of ``key`` that are not in the lake: the newest partition of each feed, as ``feed key``."""
         found = []
         for feed in self.feeds:
-            seen = self.visible(feed, key)
+            seen = (key, key) if feed == self.entity.name else self.visible(feed, key)
             if seen is not None and seen[1] not in self._landed(feed):
                 found.append(f"{feed} {seen[1]}")
         return found

@@ -172,7 +172,7 @@ def _sql_tree(source: str, name: str) -> Any:
 
 def _without_positions(node: Any) -> Any:
     if isinstance(node, dict):
-        return {k: _without_positions(v) for k, v in node.items() if k != "query_location"}
+        return {k: _without_positions(v) for k, v in node.items() if not k.startswith("query_location")}
     if isinstance(node, list):
         return [_without_positions(v) for v in node]
     return node

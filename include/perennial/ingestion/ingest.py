@@ -261,7 +261,8 @@ def _report(
 ) -> bytes:
     counts = {name: sum(v.verdict == name for v in verdicts) for name in sorted({v.verdict for v in verdicts})}
     lead = ", ".join(f"{n} {name.replace('_', ' ')}" for name, n in counts.items())
-    rows = [(v.key, v.verdict, v.rows, v.bad, "; ".join(v.reasons)) for v in verdicts]
+    by_interest = sorted(verdicts, key=lambda v: (v.verdict == "commit", v.key))
+    rows = [(v.key, v.verdict, v.rows, v.bad, "; ".join(v.reasons)) for v in by_interest]
     parts = [section("Partitions", table(("partition", "verdict", "rows", "set aside", "why"), rows, state=1))]
     if notes:
         parts.append(section("Notes", table(("partition", "note"), notes[:50])))

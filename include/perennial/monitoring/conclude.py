@@ -115,20 +115,17 @@ def _page(
     parts = []
     for look in looks:
         rows = [(w["window"], w["state"], w["reason"]) for w in look["windows"]]
-        styled = [(w, {"flagged": "fail", "quiet": "pass", "failed": "alert"}.get(s, s), r) for w, s, r in rows]
-        parts.append(
-            section(
-                f"{look['kind'].capitalize()}: {look['reason']}", table(("window", "state", "why"), styled, state=1)
-            )
-        )
+        heading = f"{look['kind'].capitalize()}: {look['reason']}"
+        parts.append(section(heading, table(("window", "state", "why"), rows, state=1)))
         for w in look["windows"][-1:]:
             if w.get("distances"):
                 columns = sorted(w["distances"], key=lambda c: -w["distances"][c] / w["thresholds"][c])
                 drift = [
-                    (c, w["distances"][c], w["thresholds"][c], "fail" if c in w["drifted"] else "pass") for c in columns
+                    (c, w["distances"][c], w["thresholds"][c], "drifted" if c in w["drifted"] else "steady")
+                    for c in columns
                 ]
-                heading = ("column", "distance", "threshold", "state")
-                parts.append(section(f"Columns in {w['window']}", table(heading, drift, state=3)))
+                shown = table(("column", "distance", "threshold", "state"), drift, state=3)
+                parts.append(section(f"Columns in {w['window']}", shown))
     note = "Thresholds hold for the stated rate of false asks if the coming weeks resemble the reference."
     lead = f"{outcome}: version {asked['version']} as of {asked['as_of']}. {reason}. {note}"
     return page(f"Monitoring of {spec.name}", lead, *parts)

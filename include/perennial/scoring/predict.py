@@ -107,7 +107,7 @@ def score_partition(
     decisions = whole.column("decision").to_numpy(zero_copy_only=False)
     return {
         "rows": whole.num_rows,
-        "mean_score": float(np.mean(values)) if len(values) else None,
+        "mean_score": float(np.mean(values)) if len(values) and np.isfinite(values).all() else None,
         "positive": float(np.mean(decisions)) if spec.task.type == "binary" and len(values) else None,
         "version": arms[0].version,
     }

@@ -10,6 +10,8 @@ from perennial.settings import settings
 from perennial.storage import open_store
 
 _TYPES = {".html": "text/html; charset=utf-8", ".json": "application/json", ".png": "image/png", ".md": "text/markdown"}
+#: Evidently's pages need scripts, and pages show text from data: a sandbox keeps both away from the login's cookie.
+_HEADERS = {"X-Content-Type-Options": "nosniff", "Content-Security-Policy": "sandbox allow-scripts"}
 
 
 def build_app() -> FastAPI:
@@ -25,7 +27,6 @@ def build_app() -> FastAPI:
             body = open_store(settings().state).get(f"reports/{path}")
         except KeyError:
             raise HTTPException(404, "no such report") from None
-        # a page may hold names from data: it gets no scripts of ours to call, and nobody else may frame it
-        return Response(body, media_type=kind, headers={"X-Content-Type-Options": "nosniff"})
+        return Response(body, media_type=kind, headers=_HEADERS)
 
     return app

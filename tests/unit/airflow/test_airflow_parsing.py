@@ -139,7 +139,7 @@ def test_every_task_says_its_pool_and_the_known_ones_only() -> None:
     pools = set(json.loads((PROJECT / "include" / "pools.json").read_text()))
     for dag_id, dag in shipped()["dags"].items():
         for task in dag["dag"]["tasks"]:
-            var = task["__var"] if "__var" in task else task
+            var = task.get("__var", task)
             assert var.get("pool") in pools, f"{dag_id}.{var['task_id']}"
 
 

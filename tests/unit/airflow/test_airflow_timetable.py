@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import itertools
 import json
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -69,7 +70,7 @@ def test_a_backfill_over_a_clock_change_has_every_day_once(first: str, last: str
     day = dt.date.fromisoformat(first)
     assert [i.partition_key for i in found] == [(day + dt.timedelta(days=n)).isoformat() for n in range(4)]
     dates = [i.partition_date for i in found]
-    assert [(b - a).total_seconds() / 3600 for a, b in zip(dates, dates[1:], strict=False)] == hours
+    assert [(b - a).total_seconds() / 3600 for a, b in itertools.pairwise(dates)] == hours
     assert all(d.astimezone(NEW_YORK).hour == 0 for d in dates)
 
 

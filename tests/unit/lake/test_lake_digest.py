@@ -49,7 +49,7 @@ def test_it_is_stable_across_releases() -> None:
         lambda t: table(s=t["s"].cast(pa.large_string())),
         lambda t: table(s=t["s"].cast(pa.string_view())),
         lambda t: table(s=t["s"].dictionary_encode()),
-        lambda t: table(s=pa.chunked_array([pa.array(["a"]).dictionary_encode(), pa.array([None, "ü"]).dictionary_encode()])),
+        lambda t: table(s=pa.chunked_array([pa.array(v).dictionary_encode() for v in (["a"], [None, "ü"])])),
         lambda t: table(t=t["t"].cast(pa.timestamp("ns", "UTC"))),
         lambda t: table(t=t["t"].cast(pa.timestamp("us", "America/New_York"))),
         lambda t: table(d=t["d"].cast(pa.date64())),

@@ -266,7 +266,7 @@ def test_history_is_not_cleaned_up(lake: PartitionedTable) -> None:
     assert DeltaTable(lake.uri).metadata().configuration["delta.enableExpiredLogCleanup"] == "false"
 
 
-# ----------------------------------------------------------------------------------------------------------- concurrency
+# ---------------------------------------------------------------------------------------------------------- concurrency
 
 
 def write(uri: str, me: int, key: str) -> None:

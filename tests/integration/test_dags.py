@@ -1,0 +1,407 @@
+"""Every branch of every DAG, in process (``dag.test()``): the project's own DAG files, a real lake, a real MLflow."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import io
+import json
+import logging
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pytest
+from lifecycle import Life, utc
+
+from airflow_home import PROJECT, airflow_environment
+from perennial.lake.homes import feed_table, prediction_table
+from perennial.ledger import Ledger
+from perennial.local.landing import LandingSimulator
+from perennial.registry import tracking, versions
+from perennial.specs.partitions import keys_between
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
+
+
+@dataclass
+class Ran:
+    """How a run ended."""
+
+    state: str
+    tasks: dict[str, str]
+    events: list[tuple[str, str | None]]
+    xcom: dict[str, Any]
+    log: str
+
+    def done(self, *names: str) -> bool:
+        """Whether exactly these tasks, of those that could branch off, succeeded."""
+        return {t for t, s in self.tasks.items() if s == "success"} >= set(names)
+
+    def skipped(self, *names: str) -> bool:
+        return all(self.tasks[n] == "skipped" for n in names)
+
+    @property
+    def said(self) -> str:
+        """The last thing that the tasks' logs say as an error."""
+        lines = [line for line in self.log.splitlines() if line.startswith("ERROR ")]
+        return lines[-1].removeprefix("ERROR ") if lines else ""
+
+
+@pytest.fixture(scope="module")
+def airflow_db() -> Iterator[Path]:
+    """The process's Airflow home, with its tables."""
+    with airflow_environment() as home:
+        from airflow import settings
+        from airflow.utils.db import initdb
+
+        settings.configure_orm()
+        initdb()
+        from airflow.models.pool import Pool
+        from airflow.utils.session import create_session
+
+        with create_session() as session:
+            for name, pool in json.loads((PROJECT / "include" / "pools.json").read_text()).items():
+                session.add(Pool(pool=name, slots=pool["slots"], description="", include_deferred=False))
+        yield home
+
+
+class Airflow:
+    """Runs a DAG of the project as a scheduler would, without one."""
+
+    def __init__(self) -> None:
+        from airflow.dag_processing.dagbag import DagBag
+
+        self.bag = DagBag(str(PROJECT / "dags"), collect_dags=True)
+        assert self.bag.import_errors == {}
+        self.forms: dict[str, dict[str, Any]] = {name: dag.params.dump() for name, dag in self.bag.dags.items()}
+
+    def run(
+        self,
+        dag_id: str,
+        key: str | None = None,
+        *,
+        run_id: str | None = None,
+        run_after: dt.datetime | None = None,
+        **conf: Any,
+    ) -> Ran:
+        """Start a run with a key and a form, and follow it to its end."""
+        from airflow.models.asset import AssetEvent
+        from airflow.models.xcom import XComModel
+        from airflow.serialization.definitions.dag import SerializedDAG
+        from airflow.utils.session import create_session
+        from airflow.utils.types import DagRunType
+        from sqlalchemy import select
+
+        real = SerializedDAG.create_dagrun
+
+        def create(dag: Any, *args: Any, **given: Any) -> Any:
+            if key is not None:
+                given["partition_key"] = key
+                with contextlib.suppress(ValueError):
+                    given["partition_date"] = dag.timetable.resolve_partition_date(key)
+            if run_id is not None:
+                given |= {"run_id": run_id, "run_type": DagRunType.from_run_id(run_id)}
+            return real(dag, *args, **given)
+
+        text = io.StringIO()
+        handler = logging.StreamHandler(text)
+        handler.setFormatter(logging.Formatter("%(levelname)s %(message)s"))
+        ours = logging.getLogger("airflow.task.perennial")
+        ours.addHandler(handler)
+        dag = self.bag.dags[dag_id]
+        conf = self.forms[dag_id] | conf  # in one process, what the last form said stays in the DAG's object
+        try:
+            with mock.patch.object(SerializedDAG, "create_dagrun", create):
+                run = dag.test(logical_date=None, run_after=run_after, run_conf=conf)
+        finally:
+            ours.removeHandler(handler)
+        with create_session() as session:
+            events = session.scalars(
+                select(AssetEvent).where(AssetEvent.source_dag_id == dag_id, AssetEvent.source_run_id == run.run_id)
+            )
+            found = [(e.asset.name, e.partition_key) for e in events]
+            values = session.scalars(
+                select(XComModel).where(
+                    XComModel.dag_id == dag_id, XComModel.run_id == run.run_id, XComModel.key == "return_value"
+                )
+            )
+            xcom = {x.task_id: XComModel.deserialize_value(x) for x in values}
+            tasks = {ti.task_id: str(ti.state) for ti in run.get_task_instances(session=session)}
+        return Ran(str(run.state), tasks, found, xcom, text.getvalue())
+
+
+@pytest.fixture
+def airflow(airflow_db: Path, life: Life) -> Airflow:
+    """Airflow on a copy of the shared lake, with a first champion; failed tasks are not tried again."""
+    made = Airflow()
+    for dag in made.bag.dags.values():
+        for task in dag.tasks:
+            task.retries = 0
+    return made
+
+
+@pytest.fixture
+def landing(home: Path) -> LandingSimulator:
+    return LandingSimulator(home / "landing")
+
+
+def ingestions(feed: str) -> list[tuple[str, str | None]]:
+    return [(e.verdict, e.partition) for e in Ledger().find(feed, event="ingestion")]
+
+
+# -------------------------------------------------------------------------------------------------------------- ingest
+
+
+def test_ingest_commits_a_good_partition_and_announces_its_key(airflow: Airflow, landing: LandingSimulator) -> None:
+    landing.land("flights", "2013-04-02", "2013-04-02")
+    ran = airflow.run("flights.ingest", "2013-04-02")
+    assert ran.state == "success" and ran.done("wait_for_landing", "validate", "commit", "announce"), ran.log
+    assert ran.skipped("quarantine_rows", "quarantine_batch")
+    assert ran.events == [("flights", "2013-04-02")]
+    assert ingestions("flights") == [("commit", "2013-04-02")]
+
+
+def test_ingest_sets_bad_rows_aside(airflow: Airflow, landing: LandingSimulator) -> None:
+    landing.corrupt("flights", "2013-04-02", "bad_values")
+    ran = airflow.run("flights.ingest", "2013-04-02")
+    assert ran.state == "success" and ran.done("quarantine_rows", "announce") and ran.skipped("commit"), ran.log
+    assert ran.events == [("flights", "2013-04-02")]
+    assert ingestions("flights") == [("quarantine_rows", "2013-04-02")]
+
+
+def test_ingest_refuses_a_bad_partition_and_announces_nothing(airflow: Airflow, landing: LandingSimulator) -> None:
+    landing.corrupt("flights", "2013-04-02", "missing_column")
+    ran = airflow.run("flights.ingest", "2013-04-02")
+    assert ran.done("quarantine_batch") and ran.skipped("commit", "quarantine_rows", "announce"), ran.log
+    assert ran.events == []
+    assert ingestions("flights") == [("quarantine_batch", "2013-04-02")]
+
+
+def test_ingest_takes_a_history_in_one_run_and_says_what_is_missing(
+    airflow: Airflow, landing: LandingSimulator
+) -> None:
+    landing.land("weather", "2013-04-01", "2013-04-04")
+    landing.corrupt("weather", "2013-04-03", "missing")
+    ran = airflow.run("weather.ingest", **{"from": "2013-04-01", "to": "2013-04-04", "announce": "last"})
+    assert ran.done("commit", "quarantine_batch", "announce"), ran.log
+    assert ran.xcom["commit"] == {"partitions": 3, "first": "2013-04-01", "last": "2013-04-04"}
+    assert ran.events == [("weather", "2013-04-04")]
+    assert ("missing", "2013-04-03") in ingestions("weather")
+    quiet = airflow.run("weather.ingest", **{"from": "2013-04-01", "to": "2013-04-02"})
+    assert quiet.state == "success" and quiet.skipped("announce") and quiet.events == []
+
+
+@pytest.mark.parametrize(
+    ("key", "conf", "says"),
+    [
+        (None, {}, "this run has no partition key: trigger flights.ingest with one, such as 2013-01-01"),
+        ("2014-02-01", {}, "flights has no partition 2014-02-01: it runs from 2013-01-01 to 2013-12-31"),
+        (None, {"from": "2013-04-01"}, "a history needs both from and to"),
+        (None, {"from": "2013-04-02", "to": "2013-04-01"}, "from 2013-04-02 lies after to 2013-04-01"),
+        ("2013-04-01", {"from": "2013-04-01", "to": "2013-04-02"}, "both a partition key and from/to"),
+    ],
+)
+def test_ingest_of_what_cannot_be_is_a_sentence(airflow: Airflow, key: str | None, conf: Any, says: str) -> None:
+    ran = airflow.run("flights.ingest", key, **conf)
+    assert ran.state == "failed" and says in ran.said, ran.log
+    assert ran.tasks["validate"] == "upstream_failed"
+
+
+def test_ingest_of_a_file_that_never_came_is_a_sentence(airflow: Airflow) -> None:
+    ran = airflow.run("flights.ingest", "2013-04-02", run_after=utc("2013-04-03T04:00"))
+    assert ran.state == "failed"
+    assert ran.said == "flights 2013-04-02 had not landed when the wait ended: land it, then clear this task"
+
+
+# ------------------------------------------------------------------------------------------------------ train, retrain
+
+
+def weak(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, **gates: Any) -> None:
+    """Specs with a quick estimator, and other gates."""
+    import yaml
+
+    root = tmp_path / "include"
+    shutil.copytree(PROJECT / "include", root, ignore=shutil.ignore_patterns("perennial", "*.egg-info"))
+    path = root / "models" / "flight_delay" / "model.yaml"
+    spec = yaml.safe_load(path.read_text())
+    spec["estimator"]["params"] = {"max_iter": 10}
+    spec["gates"] = gates
+    path.write_text(yaml.safe_dump(spec))
+    monkeypatch.setenv("PERENNIAL_SPECS", str(root))
+
+
+GOOD = {"floor": {"roc_auc": 0.5}, "baseline": {"mode": "disabled"}, "champion": {"mode": "dry_run"}}
+
+
+def test_train_passes_registers_and_rolls_out(
+    airflow: Airflow, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    weak(monkeypatch, tmp_path, **GOOD)
+    ran = airflow.run("flight_delay.train", as_of="2013-03-26", window=20)
+    assert ran.state == "success" and ran.done("train.gates", "train.register", "train.rollout"), ran.log
+    assert ran.skipped("train.reject", "train.report_only")
+    assert ran.events == [("flight_delay.version", None)]
+    assert versions.aliases("flight_delay") == {"champion": "2", "previous": "1"}
+    assert ran.xcom["train.plan"]["train"] == ["2013-02-18", "2013-03-09", 20]
+    run = tracking.client().get_run(ran.xcom["train.fit"]["run_id"])
+    assert run.data.tags["decision"] == "registered" and run.info.status == "FINISHED"
+    assert max(len(json.dumps(v)) for v in ran.xcom.values()) < 8000
+
+
+def test_train_rejects_what_fails(airflow: Airflow, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    weak(monkeypatch, tmp_path, floor={"roc_auc": 0.95})
+    ran = airflow.run("flight_delay.train", as_of="2013-03-26", window=20)
+    assert ran.state == "success" and ran.done("train.reject"), ran.log
+    assert ran.skipped("train.register", "train.rollout", "train.report_only")
+    assert ran.events == [] and versions.aliases("flight_delay") == {"champion": "1"}
+    assert "is below the minimum 0.950" in ran.xcom["train.reject"]["reason"]
+    assert tracking.client().get_run(ran.xcom["train.fit"]["run_id"]).data.tags["decision"] == "rejected"
+
+
+def test_a_dry_run_ends_with_a_report(airflow: Airflow, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    weak(monkeypatch, tmp_path, **GOOD)
+    ran = airflow.run("flight_delay.train", as_of="2013-03-26", window=20, dry_run=True)
+    assert ran.state == "success" and ran.done("train.report_only"), ran.log
+    assert ran.skipped("train.register", "train.rollout", "train.reject")
+    assert versions.aliases("flight_delay") == {"champion": "1"}
+
+
+def test_training_before_anything_is_known_is_a_sentence(airflow: Airflow) -> None:
+    ran = airflow.run("flight_delay.train", as_of="2013-01-02")
+    assert ran.state == "failed" and ran.said.startswith("flight_delay: nothing is labelled by 2013-01-02 05:00 UTC")
+    later = airflow.run("flight_delay.train", as_of="2113-01-02")
+    assert later.said.startswith("as_of 2113-01-02 is in the future")
+
+
+def test_retraining_starts_once_and_then_cools_down(
+    airflow: Airflow, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    weak(monkeypatch, tmp_path, **GOOD)
+    first = airflow.run("flight_delay.retrain", "2013-03-25", window=20)
+    assert first.state == "success" and first.done("guards", "train.rollout") and first.skipped("declined"), first.log
+    assert first.xcom["train.plan"]["as_of"] == "2013-03-26T04:00:00+00:00"
+    second = airflow.run("flight_delay.retrain", "2013-03-27")
+    assert second.state == "success" and second.done("declined") and second.skipped("train.plan", "train.rollout")
+    assert "the last retraining was 2 days before, the cooldown is P7D" in second.xcom["declined"]["declined"]
+    neither = airflow.run("flight_delay.retrain")
+    assert neither.state == "failed" and "needs a partition key or an as_of" in neither.said
+
+
+# --------------------------------------------------------------------------------------------------------------- score
+
+
+def test_score_publishes_and_announces_its_key(airflow: Airflow, life: Life) -> None:
+    ran = airflow.run("flight_delay.score", "2013-03-20")
+    assert ran.state == "success" and ran.done("inputs", "score", "check", "publish") and ran.skipped("refuse"), ran.log
+    assert ran.events == [("flight_delay.predictions", "2013-03-20")]
+    assert ran.xcom["inputs"] == {"key": "2013-03-20", "version": "1", "as_of": "2013-03-21T04:00:00+00:00"}
+    table = prediction_table(life.spec, life.entity)
+    version = table.version
+    assert airflow.run("flight_delay.score", "2013-03-20").state == "success"
+    assert table.version == version
+
+
+def test_score_refuses_bad_output_and_keeps_what_was_there(
+    airflow: Airflow, life: Life, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from perennial.training import estimators
+
+    monkeypatch.setattr(
+        estimators, "score", lambda model, X, task: [float("nan")] * len(X) + __import__("numpy").zeros(len(X))
+    )
+    ran = airflow.run("flight_delay.score", "2013-03-20")
+    assert ran.state == "failed" and ran.tasks["refuse"] == "failed" and ran.skipped("publish"), ran.log
+    assert ran.said.startswith("flight_delay 2013-03-20: nothing was published: ")
+    assert "scores are not finite numbers" in ran.said and ran.events == []
+    assert prediction_table(life.spec, life.entity).partitions() == {}
+    assert life.ledger.find("flight_delay", event="scoring", verdict="refused")[0].partition == "2013-03-20"
+
+
+def test_score_without_its_inputs_says_which(airflow: Airflow, life: Life) -> None:
+    weather = feed_table(life.feeds["weather"])
+    weather.replace({"2013-03-20": weather.read(["2013-03-20"]).drop_columns(["partition", "digest"]).slice(0, 0)})
+    past = utc("2013-03-20T04:00")  # as a backfill's runs have it
+    ran = airflow.run("flight_delay.score", "2013-03-20", run_id="backfill__x", run_after=past)
+    assert ran.state == "failed"
+    assert ran.said == "weather 2013-03-20 had not landed when the wait ended: land it, then clear this task"
+
+
+def test_score_without_a_champion_is_a_sentence(airflow: Airflow) -> None:
+    ran = airflow.run("flight_duration.score", "2013-03-20")
+    assert ran.state == "failed" and ran.said.startswith("flight_duration has no champion: train it first")
+
+
+# ------------------------------------------------------------------------------------------------------------- monitor
+
+
+def test_monitor_is_quiet_or_alerts_and_asks_nobody(airflow: Airflow, life: Life) -> None:
+    quiet = airflow.run("flight_delay.monitor", "2013-02-20")
+    assert quiet.state == "failed" and "had no champion on 2013-02-21" in quiet.said
+    quiet = airflow.run("flight_delay.monitor", "2013-03-05", as_of="2013-03-01")
+    assert quiet.state == "success" and quiet.done("rule", "quiet") and quiet.skipped("alert", "ask"), quiet.log
+    weather = feed_table(life.feeds["weather"])
+    keys = ["2013-03-05", "2013-03-06"]
+    weather.replace({k: weather.read([k]).drop_columns(["partition", "digest"]).slice(0, 0) for k in keys})
+    alert = airflow.run("flight_delay.monitor", "2013-03-10")
+    assert alert.state == "success" and alert.done("alert") and alert.skipped("quiet", "ask"), alert.xcom
+    assert alert.events == []
+
+
+def test_monitor_asks_once_when_two_weeks_have_drifted(airflow: Airflow, life: Life) -> None:
+    """A heat wave in March."""
+    weather = feed_table(life.feeds["weather"])
+    columns = ("temp", "dewp", "humid", "wind_speed", "pressure", "visib")
+    for key in keys_between(life.feeds["weather"], "2013-03-04", "2013-03-24"):
+        rows = weather.read([key]).drop_columns(["partition", "digest"])
+        for name in columns:
+            at = rows.schema.get_field_index(name)
+            rows = rows.set_column(at, rows.schema.field(at), pc.add(pc.multiply(rows[name], 2.0), 60.0))
+        weather.replace({key: pa.table(rows)})
+    ran = airflow.run("flight_delay.monitor", "2013-03-24")
+    assert ran.state == "success" and ran.done("ask") and ran.skipped("quiet", "alert"), ran.xcom
+    assert ran.events == [("flight_delay.retraining_requested", "2013-03-24")]
+    again = airflow.run("flight_delay.monitor", "2013-03-24")
+    assert again.done("alert") and again.events == [] and "has asked before" in again.xcom["alert"]["reason"]
+
+
+def test_what_a_backfill_scored_is_not_monitored(airflow: Airflow) -> None:
+    ran = airflow.run("flight_delay.monitor", "2013-03-24", run_id="backfill__2013-03-24")
+    assert ran.state == "success" and set(ran.tasks.values()) == {"skipped"}, ran.tasks
+
+
+# ------------------------------------------------------------------------------------------------------------- operate
+
+
+def test_operate_rolls_back_and_promotes_on_record(airflow: Airflow, life: Life) -> None:
+    two = life.second()
+    life.publish("2013-03-19", "s")
+    ran = airflow.run("flight_delay.operate", action="promote", version=int(two), reason="it is time")
+    assert ran.state == "success" and ran.done("promote") and ran.skipped("roll_back"), ran.log
+    assert versions.aliases("flight_delay") == {"champion": two, "previous": "1"}
+    back = airflow.run("flight_delay.operate", action="roll_back", reason="it was not")
+    assert back.done("roll_back") and back.xcom["roll_back"] == {"champion": "1", "previous": two}
+    moves = life.ledger.find("flight_delay", event="alias")
+    assert [(e.verdict, e.reason) for e in moves[1:]] == [("promote", "it is time"), ("roll_back", "it was not")]
+    assert moves[-1].as_of == "2013-03-20T04:00:00+00:00", "the end of the newest scored partition"
+
+
+@pytest.mark.parametrize(
+    ("conf", "says"),
+    [
+        ({"action": "roll_back"}, "say why, in the form's field 'reason': it goes into the ledger"),
+        ({"action": "roll_back", "reason": "x"}, "flight_delay has no previous version to roll back to"),
+        ({"action": "promote", "reason": "x"}, "to promote, name the version in the form"),
+        ({"action": "promote", "reason": "x", "version": 1}, "flight_delay: version 1 is champion already"),
+        ({"action": "promote", "reason": "x", "version": 8}, "flight_delay has no version 8"),
+    ],
+)
+def test_operate_says_what_is_missing(airflow: Airflow, conf: dict[str, Any], says: str) -> None:
+    ran = airflow.run("flight_delay.operate", **conf)
+    assert ran.state == "failed" and ran.said.startswith(says), ran.log
+    assert versions.aliases("flight_delay") == {"champion": "1"}

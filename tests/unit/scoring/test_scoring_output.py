@@ -1,0 +1,119 @@
+"""What is staged is checked before it is published, and published as a whole or not at all."""
+
+from __future__ import annotations
+
+import datetime as dt
+import io
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet
+import pytest
+
+from perennial.errors import DataError
+from perennial.lake.homes import feed_table, prediction_table
+from perennial.runs import Actor, RunState
+from perennial.scoring.predict import check_output, publish, published_version
+from perennial.specs.loader import SpecSet, load_specs
+
+pytestmark = pytest.mark.fast
+
+KEY = "2013-03-05"
+
+
+@pytest.fixture
+def specs(home: Path) -> SpecSet:
+    found = load_specs(only="flight_delay")
+    flights = found.feed("flights")
+    from perennial.lake.landing import arrow_schema
+
+    schema = arrow_schema(flights)
+    columns = {f.name: pa.nulls(3, f.type) for f in schema} | {"flight_id": pa.array(["a", "b", "c"])}
+    feed_table(flights).replace({KEY: pa.table(columns, schema=schema)})
+    return found
+
+
+def stage(run: str, ids: list[str], scores: list[float], versions: list[str] | None = None) -> RunState:
+    n = len(ids)
+    rows = pa.table(
+        {
+            "flight_id": pa.array(ids, pa.string()),
+            "output": pa.array(["1"] * n),
+            "score": pa.array(scores, pa.float64()),
+            "decision": pa.array([s > 0.5 for s in scores], pa.bool_()),
+            "model_version": pa.array(versions or ["1"] * n, pa.string()),
+            "arm": pa.array(["champion"] * n),
+            "in_sample": pa.array([False] * n),
+            "degraded": pa.array([False] * n),
+            "run": pa.array([run] * n),
+            "scored_at": pa.array([dt.datetime.now(dt.UTC)] * n, pa.timestamp("us", tz="UTC")),
+        }
+    )
+    state = RunState(Actor("flight_delay.score", run, "score"))
+    sink = io.BytesIO()
+    pyarrow.parquet.write_table(rows, sink)
+    state.store.put(state.key("predictions.parquet"), sink.getvalue())
+    return state
+
+
+@pytest.mark.parametrize(
+    ("ids", "scores", "says"),
+    [
+        (["a", "b", "c"], [0.0, 1.0, 0.4], []),
+        (["a", "b", "c"], [0.1, float("nan"), 0.4], ["1 of 3 scores are not finite numbers"]),
+        (["a", "b", "c"], [0.1, -0.2, 0.4], ["scores lie between -0.200 and 0.400, outside [0, 1]"]),
+        (["a", "c"], [0.1, 0.4], ["1 of 3 flights of 2013-03-05 have no score"]),
+        (["a", "b", "c", "c"], [0.1, 0.2, 0.3, 0.3], ["a row was scored twice by the same version"]),
+        (["a", "b", "c", "x"], [0.1, 0.2, 0.3, 0.3], ["1 scores are of no flights of 2013-03-05"]),
+    ],
+)
+def test_the_check_says_what_is_wrong(specs: SpecSet, ids: list[str], scores: list[float], says: list[str]) -> None:
+    assert check_output(specs.model("flight_delay"), specs.feeds, KEY, stage("r", ids, scores)) == says
+
+
+def test_two_versions_may_score_the_same_row(specs: SpecSet) -> None:
+    ids = ["a", "b", "c"] * 2
+    state = stage("r", ids, [0.1] * 6, ["1"] * 3 + ["2"] * 3)
+    assert check_output(specs.model("flight_delay"), specs.feeds, KEY, state) == []
+
+
+def test_a_regression_may_score_anything_finite(specs: SpecSet) -> None:
+    spec = load_specs(only="flight_duration").model("flight_duration")
+    assert check_output(spec, specs.feeds, KEY, stage("r", ["a", "b", "c"], [-3.0, 900.0, 4.0])) == []
+
+
+def test_a_partition_that_is_not_in_the_lake_is_said(specs: SpecSet) -> None:
+    problems = check_output(specs.model("flight_delay"), specs.feeds, "2013-03-06", stage("r", ["a"], [0.1]))
+    assert problems == ["flights 2013-03-06 is not in the lake"]
+
+
+def test_publishing_again_changes_nothing_and_other_scores_replace(specs: SpecSet) -> None:
+    spec, entity = specs.model("flight_delay"), specs.feed("flights")
+    table = prediction_table(spec, entity)
+    assert published_version(spec, entity, KEY) is None
+    one = publish(spec, entity, KEY, stage("one", ["a", "b", "c"], [0.1, 0.2, 0.3]))
+    version = table.version
+    assert publish(spec, entity, KEY, stage("two", ["a", "b", "c"], [0.1, 0.2, 0.3])) == one
+    assert table.version == version and published_version(spec, entity, KEY) == "1"
+    publish(spec, entity, KEY, stage("three", ["a", "b", "c"], [0.3, 0.2, 0.1], ["2"] * 3))
+    assert published_version(spec, entity, KEY) == "2"
+    rows = table.read([KEY])
+    assert rows.num_rows == 3 and set(rows["run"].to_pylist()) == {"three"}
+
+
+def test_an_orphan_publishes_nothing(specs: SpecSet) -> None:
+    spec, entity = specs.model("flight_delay"), specs.feed("flights")
+
+    def dead() -> Any:
+        raise BrokenPipeError
+
+    with pytest.raises(BrokenPipeError):
+        publish(spec, entity, KEY, stage("one", ["a", "b", "c"], [0.1, 0.2, 0.3]), dead)
+    assert prediction_table(spec, entity).partitions() == {}
+
+
+def test_nothing_staged_is_a_sentence(specs: SpecSet) -> None:
+    state = RunState(Actor("flight_delay.score", "none", "publish"))
+    with pytest.raises(DataError, match="this run has staged no predictions: clear it from its scoring task"):
+        publish(specs.model("flight_delay"), specs.feed("flights"), KEY, state)
