@@ -18,7 +18,7 @@ COMPILE := $(BIN)/uv pip compile --quiet --generate-hashes --python-version 3.11
 unexport PYTHONDONTWRITEBYTECODE
 unexport PYTHONPATH
 
-.PHONY: help install demo up replay test test-fast test-integration test-e2e bench lint format check lock clean
+.PHONY: help install demo up replay test test-fast test-integration test-e2e lint format check lock clean
 
 help: ## say what there is
 	@sed -nE 's/^([a-z0-9-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 26
@@ -42,7 +42,7 @@ replay: $(INSTALLED) ## the whole year 2013
 test: lint test-fast test-integration test-e2e ## everything: lint, then all tests, the fast ones first
 
 test-fast: $(INSTALLED) ## the tests that start no server
-	$(PY) -m pytest -m fast
+	$(PY) -m pytest -m fast -n 2
 
 test-integration: $(INSTALLED) ## the tests against one real component each
 	$(PY) -m pytest -m integration
@@ -63,9 +63,6 @@ format: $(INSTALLED) ## repair what can be repaired
 
 check: $(INSTALLED) ## check the specs
 	@$(BIN)/perennial check
-
-bench: $(INSTALLED) ## the benchmarks; results go to benchmarks/results
-	$(PY) -m benchmarks
 
 # -- the environment ---------------------------------------------------------------------------------------------------
 

@@ -91,7 +91,8 @@ class Story:
                 if done:
                     self.tell.line(f"{run['dag_id']}: {task} {done['partitions']} partitions")
             for refused in self._xcom(run, "quarantine_batch") or []:
-                self.tell.line(f"{run['dag_id']}: refused {refused['partition']}: {refused['reason']}")
+                what = "missing" if refused["verdict"] == "missing" else "refused"
+                self.tell.line(f"{run['dag_id']}: {what} {refused['partition']}: {refused['reason']}")
 
     def trigger(self, dag_id: str, *, key: str | None = None, **conf: Any) -> dict[str, Any]:
         """Start a run, as the form would."""
