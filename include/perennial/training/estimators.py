@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+import traceback
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
@@ -60,7 +61,9 @@ def _load(path: Path) -> ModuleType:
     try:
         spec.loader.exec_module(module)
     except Exception as e:
-        raise SpecError(f"{path} cannot be imported: {type(e).__name__}: {e}") from e
+        lines = [f.lineno for f in traceback.extract_tb(e.__traceback__) if f.filename == str(path)]
+        line = e.lineno if isinstance(e, SyntaxError) else next(reversed(lines), 1)
+        raise SpecError(f"{path}:{line}: {type(e).__name__}: {e}") from e
     cloudpickle.register_pickle_by_value(module)
     return module
 
