@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from airflow.sdk import DAG, Label
+from airflow.sdk import DAG, Label, TaskGroup
 
 from perennial.specs import ModelSpec
 from perennial.specs.loader import SpecSet
 from perennial_airflow import assets, schedules
 from perennial_airflow.factory import build_models, common
 from perennial_airflow.operators.training import DeclinedOperator, GuardsOperator
-from perennial_airflow.training_group import FORM, training_steps
+from perennial_airflow.training_steps import FORM, training_steps
 
 DOC = """
 ### {name}: retraining
@@ -30,7 +30,9 @@ def retrain(spec: ModelSpec, specs: SpecSet) -> DAG:
     ) as dag:
         guards = GuardsOperator(task_id="guards", name=spec.name, pool="perennial_light")
         declined = DeclinedOperator(task_id="declined", name=spec.name, pool="perennial_light")
-        guards >> Label("may start") >> training_steps(spec)
+        with TaskGroup("train", tooltip="From a plan to a version, or to a rejection") as steps:
+            training_steps(spec)
+        guards >> Label("may start") >> steps
         guards >> Label("declined") >> declined
     return dag
 

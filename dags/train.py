@@ -8,7 +8,7 @@ from perennial.specs import ModelSpec
 from perennial.specs.loader import SpecSet
 from perennial_airflow import schedules
 from perennial_airflow.factory import build_models, common
-from perennial_airflow.training_group import FORM, training_steps
+from perennial_airflow.training_steps import FORM, training_steps
 
 DOC = """
 ### {name}: training

@@ -244,12 +244,12 @@ def test_train_passes_registers_and_rolls_out(
 ) -> None:
     weak(monkeypatch, tmp_path, **GOOD)
     ran = airflow.run("flight_delay.train", as_of="2013-03-26", window=20)
-    assert ran.state == "success" and ran.done("train.gates", "train.register", "train.rollout"), ran.log
-    assert ran.skipped("train.reject", "train.report_only")
+    assert ran.state == "success" and ran.done("gates", "register", "rollout"), ran.log
+    assert ran.skipped("reject", "report_only")
     assert ran.events == [("flight_delay.version", None)]
     assert versions.aliases("flight_delay") == {"champion": "2", "previous": "1"}
-    assert ran.xcom["train.plan"]["train"] == ["2013-02-18", "2013-03-09", 20]
-    run = tracking.client().get_run(ran.xcom["train.fit"]["run_id"])
+    assert ran.xcom["plan"]["train"] == ["2013-02-18", "2013-03-09", 20]
+    run = tracking.client().get_run(ran.xcom["fit"]["run_id"])
     assert run.data.tags["decision"] == "registered" and run.info.status == "FINISHED"
     assert max(len(json.dumps(v)) for v in ran.xcom.values()) < 8000
 
@@ -257,18 +257,18 @@ def test_train_passes_registers_and_rolls_out(
 def test_train_rejects_what_fails(airflow: Airflow, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     weak(monkeypatch, tmp_path, floor={"roc_auc": 0.95})
     ran = airflow.run("flight_delay.train", as_of="2013-03-26", window=20)
-    assert ran.state == "success" and ran.done("train.reject"), ran.log
-    assert ran.skipped("train.register", "train.rollout", "train.report_only")
+    assert ran.state == "success" and ran.done("reject"), ran.log
+    assert ran.skipped("register", "rollout", "report_only")
     assert ran.events == [] and versions.aliases("flight_delay") == {"champion": "1"}
-    assert "is below the minimum 0.950" in ran.xcom["train.reject"]["reason"]
-    assert tracking.client().get_run(ran.xcom["train.fit"]["run_id"]).data.tags["decision"] == "rejected"
+    assert "is below the minimum 0.950" in ran.xcom["reject"]["reason"]
+    assert tracking.client().get_run(ran.xcom["fit"]["run_id"]).data.tags["decision"] == "rejected"
 
 
 def test_a_dry_run_ends_with_a_report(airflow: Airflow, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     weak(monkeypatch, tmp_path, **GOOD)
     ran = airflow.run("flight_delay.train", as_of="2013-03-26", window=20, dry_run=True)
-    assert ran.state == "success" and ran.done("train.report_only"), ran.log
-    assert ran.skipped("train.register", "train.rollout", "train.reject")
+    assert ran.state == "success" and ran.done("report_only"), ran.log
+    assert ran.skipped("register", "rollout", "reject")
     assert versions.aliases("flight_delay") == {"champion": "1"}
 
 

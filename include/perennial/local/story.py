@@ -190,7 +190,7 @@ class Story:
 
     def verdict(self, run: Mapping[str, Any]) -> str:
         """The decision of a training or retraining run, in a line."""
-        found = self._xcom(run, "train.evaluate")
+        found = self._xcom(run, "evaluate") or self._xcom(run, "train.evaluate")
         if not found:
             return f"{run['dag_id']}: no decision ({self.branch(run, ['declined'])})"
         return f"{run['dag_id']}: {found['verdict'].upper()}: {found['reason']}"

@@ -15,7 +15,7 @@ from perennial.registry.tracking import client as mlflow_client
 from perennial.specs.loader import load_specs
 
 #: Tasks that use MLflow, Great Expectations or Evidently.
-HEAVY_TASKS = {"validate", "train.fit", "train.evaluate", "train.register", "train.rollout", "inputs", "score", "drift",
+HEAVY_TASKS = {"validate", "fit", "evaluate", "register", "rollout", "inputs", "score", "drift",
                "performance", "promote", "roll_back"}  # fmt: skip
 STARTED_BY = {"manual": "form", "scheduled": "cron", "asset_triggered": "asset", "backfill": "backfill"}
 
@@ -139,7 +139,7 @@ def _airflow(airflow: AirflowClient, runs: dict[tuple[str, str], Any]) -> dict[s
     waits = sorted(
         (_instant(t["start_date"]) - _instant(t["queued_when"])).total_seconds()
         for t in ran
-        if t["task_id"] in HEAVY_TASKS and t.get("queued_when")
+        if t["task_id"].rpartition(".")[2] in HEAVY_TASKS and t.get("queued_when")
     )
     return {
         "dag_runs": len(runs),

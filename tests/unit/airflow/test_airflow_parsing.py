@@ -148,8 +148,8 @@ def test_queues_go_where_the_spec_says(specs: Path) -> None:
     path.write_text(path.read_text() + "queue: small\ncompute: {queue: large}\n")
     found = parse(specs)["dags"]["flight_delay.train"]["dag"]["tasks"]
     queues = {t["__var"]["task_id"]: t["__var"].get("queue") for t in found}
-    assert queues["train.fit"] == "large"
-    assert queues["train.plan"] == queues["train.rollout"] == "small"
+    assert queues["fit"] == "large"
+    assert queues["plan"] == queues["rollout"] == "small"
 
 
 def test_the_preload_list_imports() -> None:
