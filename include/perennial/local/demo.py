@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from pathlib import Path
 
+from perennial.errors import UsageError
 from perennial.local.landing import Feed, LandingSimulator
 from perennial.local.plot import plot_story
 from perennial.local.stack import Stack
 from perennial.local.story import Narrator, Story
-from perennial.local.summary import collect, tables
+from perennial.local.summary import collect, save
 from perennial.settings import settings
 
 FEEDS: tuple[Feed, ...] = ("flights", "weather", "arrivals")
@@ -19,41 +19,31 @@ MODEL, SECOND = "flight_delay", "flight_duration"
 CORRUPTED = "2013-05-15"
 
 
-def demo(project: Path, keep: bool = False) -> int:
-    """Run the story on a fresh state, and write table, plot and ``summary.json`` to ``$PERENNIAL_HOME/demo``.
-
-    :param keep: leave what is in ``$PERENNIAL_HOME`` (the story needs it empty).
-    """
+def demo(project: Path) -> int:
+    """Run the story on a fresh state, and write table, plot and ``summary.json`` to ``$PERENNIAL_HOME/demo``."""
     install = float(os.environ.get("PERENNIAL_INSTALL_SECONDS") or 0)
     here = settings()
-    if not keep:
-        forget(here.home)
     tell = Narrator()
     tell.chapter(f"Perennial demo: a year of real flights, state in {here.home}")
+    started = 0.0
+
+    def seconds() -> dict[str, float]:
+        took = {"install": install, "start": started, "replay": tell.seconds - started, "total": install + tell.seconds}
+        return {k: round(v, 1) for k, v in took.items()}
+
     stack = Stack(here.home, here.port, project=project)
     os.environ.update(stack.environment)  # the core, called from here, looks where the stack does
     try:
-        stack.start(tell.line)
+        stack.start(tell.line, prepare=lambda: forget(here.home))
         started = tell.seconds
         tell.line(f"Airflow {stack.urls['airflow']} and MLflow {stack.urls['mlflow']} are up")
         story = Story(stack.client, LandingSimulator(here.home / "landing"), tell)
         _play(story)
         tell.chapter("5. What it came to, read back from MLflow, the lake, the ledger and Airflow")
-        seconds = {
-            "install": install,
-            "start": round(started, 1),
-            "replay": round(tell.seconds - started, 1),
-            "total": round(tell.seconds + install, 1),
-        }
         target = here.home / "demo"
-        summary = collect(stack.client, [MODEL, SECOND], FEEDS, seconds)
-        target.mkdir(parents=True, exist_ok=True)
         plot_story(MODEL, target / "story.png")
-        summary["seconds"]["total"] = round(tell.seconds + install, 1)
-        (target / "summary.json").write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
-        text = tables(summary)
-        (target / "table.txt").write_text(text, encoding="utf-8")
-        tell.out.write("\n" + text + "\n")
+        summary = collect(stack.client, [MODEL, SECOND], FEEDS, seconds())
+        tell.out.write("\n" + save(summary, target) + "\n")
         tell.line(f"table, plot and figures: {target}/table.txt, story.png, summary.json")
         tell.chapter("Stopping")
     finally:
@@ -119,6 +109,16 @@ def _play(story: Story) -> None:
 
 
 def forget(home: Path) -> None:
-    """Start from nothing: the state of an earlier demo or ``make up`` is removed, caches and keys stay."""
+    """Start from nothing: what an earlier demo or replay left is removed; keys stay.
+
+    :raises UsageError: when the folder holds somebody's own work.
+    """
+    marker = home / "story"
+    if any((home / n).exists() for n in ("lake", "ledger")) and not marker.exists():
+        raise UsageError(
+            f"{home} holds a lake and a ledger that no demo made; the story needs an empty place: "
+            "set PERENNIAL_HOME to another folder"
+        )
+    marker.touch()
     for name in ("airflow", "mlflow", "lake", "state", "ledger", "landing", "demo", "cache", "last-good-specs", "logs"):
         shutil.rmtree(home / name, ignore_errors=True)

@@ -74,10 +74,7 @@ def plot_story(model: str, target: Path) -> None:
     axis.set_title(f"{model}: what served, what was judged, what was decided", loc="left", pad=18, weight="bold")
     axis.spines[["top", "right"]].set_visible(False)
     axis.grid(axis="y", color="#e3e7ec", lw=0.8)
-    figure.tight_layout()
-    target.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(target)
-    plt.close(figure)
+    _save(figure, target)
 
 
 def plot_months(model: str, target: Path) -> list[dict[str, Any]]:
@@ -100,15 +97,22 @@ def plot_months(model: str, target: Path) -> list[dict[str, Any]]:
     axis.spines[["top", "right"]].set_visible(False)
     axis.grid(axis="y", color="#e3e7ec", lw=0.8)
     axis.legend(frameon=False)
-    figure.tight_layout()
-    figure.savefig(target)
-    plt.close(figure)
+    _save(figure, target)
     return [{"month": m, "version_1": stale[m], "published": live[m]} for m in months]
 
 
 def _monthly(metric: Any, y: Any, score: Any, blocks: Any, threshold: float | None) -> dict[str, float]:
     months = np.array([b[:7] for b in blocks])
     return {m: metric(y[months == m], score[months == m], threshold) for m in sorted(set(months))}
+
+
+def _save(figure: Any, target: Path) -> None:
+    import matplotlib.pyplot as plt
+
+    figure.tight_layout()
+    target.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(target)
+    plt.close(figure)
 
 
 def weekly(metric: Any, y: Any, score: Any, blocks: Any, threshold: float | None) -> dict[dt.date, float]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import calendar
 import datetime as dt
-import json
 import os
 from pathlib import Path
 
@@ -13,20 +12,19 @@ from perennial.local.landing import LandingSimulator
 from perennial.local.plot import plot_months, plot_story
 from perennial.local.stack import Stack
 from perennial.local.story import Narrator, Story
-from perennial.local.summary import collect, tables
+from perennial.local.summary import collect, save
 from perennial.settings import settings
 
 
 def replay(project: Path) -> int:
     """Play the year on a fresh state; table, plots and ``summary.json`` go to ``$PERENNIAL_HOME/replay``."""
     here = settings()
-    forget(here.home)
     tell = Narrator()
     tell.chapter(f"Perennial replay: all of 2013, state in {here.home}")
     stack = Stack(here.home, here.port, project=project)
     os.environ.update(stack.environment)
     try:
-        stack.start(tell.line)
+        stack.start(tell.line, prepare=lambda: forget(here.home))
         started = tell.seconds
         story = Story(stack.client, LandingSimulator(here.home / "landing"), tell)
         for month in range(1, 13):
@@ -35,13 +33,9 @@ def replay(project: Path) -> int:
         seconds = {"install": 0.0, "start": round(started, 1), "replay": round(tell.seconds - started, 1)}
         summary = collect(stack.client, [MODEL], FEEDS, seconds | {"total": round(tell.seconds, 1)})
         target = here.home / "replay"
-        target.mkdir(parents=True, exist_ok=True)
         summary["by_month"] = plot_months(MODEL, target / "months.png")
         plot_story(MODEL, target / "story.png")
-        (target / "summary.json").write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
-        text = tables(summary)
-        (target / "table.txt").write_text(text, encoding="utf-8")
-        tell.out.write("\n" + text + "\n")
+        tell.out.write("\n" + save(summary, target) + "\n")
         tell.line(f"table, plots and figures: {target}")
         tell.chapter("Stopping")
     finally:

@@ -164,14 +164,19 @@ class Stack:
 
     # -- start ---------------------------------------------------------------------------------------------------------
 
-    def start(self, progress: Progress | None = None) -> None:
-        """Start everything, and return when it is ready; on any failure nothing is left running."""
+    def start(self, progress: Progress | None = None, prepare: Callable[[], None] | None = None) -> None:
+        """Start everything, and return when it is ready; on any failure nothing is left running.
+
+        :param prepare: called when the home is ours alone and nothing runs in it yet.
+        """
         say = progress or _silent
         began = time.monotonic()
         self._acquire()
         try:
             self._clear_leftovers(say)
             self._check_ports()
+            if prepare is not None:
+                prepare()
             self._prepare_folders()
             say("starting Airflow and MLflow")
             self._spawn_airflow("api-server")  # takes longest, and needs no table before its first request

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
 import statistics
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from perennial.lake.homes import prediction_table, quarantine_table
@@ -155,6 +157,15 @@ def _airflow(airflow: AirflowClient, runs: dict[tuple[str, str], Any]) -> dict[s
 
 def _instant(text: str) -> dt.datetime:
     return dt.datetime.fromisoformat(text)
+
+
+def save(summary: dict[str, Any], folder: Path) -> str:
+    """Write ``summary.json`` and ``table.txt`` to a folder; returns the tables' text."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "summary.json").write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
+    text = tables(summary)
+    (folder / "table.txt").write_text(text, encoding="utf-8")
+    return text
 
 
 def tables(summary: dict[str, Any]) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from perennial.errors import ConflictError, UsageError
+from perennial.local.demo import forget
 from perennial.local.stack import Stack
 from perennial.settings import TELEMETRY_OFF
 
@@ -120,3 +121,13 @@ def test_a_second_stack_on_the_same_home_is_refused(tmp_path: Path) -> None:
 def test_stop_before_start_is_no_error(tmp_path: Path) -> None:
     make(tmp_path).stop()
     assert not (tmp_path / "home").exists()
+
+
+def test_the_story_removes_only_what_a_story_made(tmp_path: Path) -> None:
+    (tmp_path / "lake").mkdir()
+    with pytest.raises(UsageError, match="set PERENNIAL_HOME"):
+        forget(tmp_path)
+    assert (tmp_path / "lake").exists()
+    (tmp_path / "story").touch()
+    forget(tmp_path)
+    assert not (tmp_path / "lake").exists()
