@@ -8,16 +8,16 @@ from perennial.specs import ModelSpec
 from perennial.specs.loader import SpecSet
 from perennial_airflow import schedules
 from perennial_airflow.factory import build_models, common
-from perennial_airflow.operators.operate import MoveChampionOperator, OperateRequestOperator
+from perennial_airflow.operators.operate import MoveChampionOperator, OperateRequestOperator, RearmOperator
 
 DOC = """
 ### {name}: operate
 **Trigger** opens the form. *roll_back* makes the previous version champion again; *promote* makes the version that you
-name champion. Say why: it goes into the ledger, with your name.
+name champion; *rearm* lets monitoring ask again for the champion. Say why: it goes into the ledger, with your name.
 """
 
 FORM = {
-    "action": Param("roll_back", enum=["roll_back", "promote"], title="Action"),
+    "action": Param("roll_back", enum=["roll_back", "promote", "rearm"], title="Action"),
     "version": Param(
         None,
         type=["null", "integer"],
@@ -44,8 +44,10 @@ def operate(spec: ModelSpec, specs: SpecSet) -> DAG:
         request = OperateRequestOperator(task_id="request", name=spec.name, pool="perennial_light")
         promote = MoveChampionOperator(task_id="promote", event="promote", name=spec.name, pool="perennial_promote")
         back = MoveChampionOperator(task_id="roll_back", event="roll_back", name=spec.name, pool="perennial_promote")
+        rearm = RearmOperator(task_id="rearm", name=spec.name, pool="perennial_light")
         request >> Label("promote") >> promote
         request >> Label("roll back") >> back
+        request >> Label("re-arm") >> rearm
     return dag
 
 

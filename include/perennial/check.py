@@ -251,6 +251,16 @@ def check_model(model: ModelSpec, specs: SpecSet) -> CheckResult:
     return _result(loaded.path, messages, notes)
 
 
+def _note_untimed(feed: FeedSpec, model: ModelSpec, notes: list[str]) -> None:
+    """Rows of the same day can be cut by time only where they carry one."""
+    same_day = feed.delay.days < 1 and feed.name != model.entity
+    if same_day and not (feed.event_time or feed.known_at):
+        notes.append(
+            f"{feed.name} has neither event_time nor known_at: its rows count as known from the start of their day; "
+            "if they are not, declare one of them"
+        )
+
+
 def _feature_columns(model: ModelSpec, folder: Path, specs: SpecSet, notes: list[str]) -> dict[str, str]:
     """Names and types of what the feature definition yields over empty feeds.
 
@@ -263,6 +273,7 @@ def _feature_columns(model: ModelSpec, folder: Path, specs: SpecSet, notes: list
         definition = load_definition(model, folder, specs.feeds)
         for name in definition.feeds:
             _check_feed_fits(name, model, specs, path)
+            _note_untimed(specs.feeds[name], model, notes)
         return dict(definition.describe(specs.feeds))
     except SpecError as e:
         raise SpecError(_placed(path, str(e))) from e

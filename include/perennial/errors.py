@@ -30,5 +30,9 @@ class ConflictError(PerennialError):
     """Somebody else changed the same thing in the meantime, and retrying here did not resolve it."""
 
 
+class ChampionMovedError(ConflictError):
+    """The champion is no longer the one that was judged against. Only a new comparison helps."""
+
+
 class NotReadyError(PerennialError):
     """An input has not landed yet. Waiting helps."""

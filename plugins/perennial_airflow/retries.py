@@ -16,6 +16,7 @@ POLICY = ExceptionRetryPolicy(
                 "perennial.errors.UsageError",
                 "perennial.errors.RegistryError",
                 "perennial.errors.NotReadyError",
+                "perennial.errors.ChampionMovedError",
             ],
             action=RetryAction.FAIL,
             reason="retrying cannot help: see the message",

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import datetime as dt
 import logging
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from perennial.errors import UsageError
 from perennial.runs import Actor, RunState
-from perennial.settings import settings
 from perennial.specs import FeedSpec
 from perennial.specs.partitions import in_range, known_at_instant, period
+from perennial_airflow import aws
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -35,7 +34,7 @@ class Step:
     context: Context
 
     def __post_init__(self) -> None:
-        _use_aws_connection()
+        aws.use_connection()
 
     @property
     def run(self) -> Any:
@@ -86,8 +85,12 @@ class Step:
         """Whether the run is part of a backfill, or was started by what a backfill published."""
         if str(self.run.run_id).startswith("backfill__"):
             return True
-        sources = [str(getattr(e, "source_run_id", "") or "") for e in self.events]
-        return bool(sources) and all(s.startswith("backfill__") for s in sources)
+        return bool(self.events) and all(_from_backfill(e) for e in self.events)
+
+    def pass_on(self, event: Any) -> None:
+        """Mark an outlet event as a backfill's when this run is, so that the mark survives every hop."""
+        if self.started_by_backfill:
+            event.extra = {**(event.extra or {}), "backfill": True}
 
     def require_key(self, feed: FeedSpec) -> str:
         """The run's key, checked.
@@ -137,6 +140,11 @@ class Step:
         return fence
 
 
+def _from_backfill(event: Any) -> bool:
+    extra = getattr(event, "extra", None) or {}
+    return bool(extra.get("backfill")) or str(getattr(event, "source_run_id", "") or "").startswith("backfill__")
+
+
 def live_specs(name: str) -> SpecSet:
     """The spec of a feed or model with all that it names; a broken one stands as it last was good, with a warning."""
     from perennial.specs.loader import load_live_specs
@@ -160,22 +168,3 @@ def check_key(feed: FeedSpec, key: str) -> str:
     if end > dt.datetime.now(dt.UTC):
         raise UsageError(f"{feed.name} {key} is in the future: it ends {end:%Y-%m-%d %H:%M} UTC; choose an earlier key")
     return key
-
-
-def _use_aws_connection() -> None:
-    """Hand the S3 credentials of an Airflow connection to the libraries of this task's process."""
-    connection = settings().aws_conn_id
-    if not connection or os.environ.get("PERENNIAL_AWS_APPLIED") == connection:
-        return
-    from airflow.providers.amazon.aws.hooks.base_aws import AwsGenericHook
-
-    hook: Any = AwsGenericHook(aws_conn_id=connection, client_type="s3")
-    found = hook.get_credentials()
-    os.environ["AWS_ACCESS_KEY_ID"], os.environ["AWS_SECRET_ACCESS_KEY"] = found.access_key, found.secret_key
-    if found.token:
-        os.environ["AWS_SESSION_TOKEN"] = found.token
-    if hook.region_name:
-        os.environ["AWS_REGION"] = hook.region_name
-    if hook.conn_config.endpoint_url:
-        os.environ["PERENNIAL_S3_ENDPOINT"] = hook.conn_config.endpoint_url
-    os.environ["PERENNIAL_AWS_APPLIED"] = connection

@@ -94,7 +94,7 @@ class Life:
 
     def judge(self, done: Trained) -> Trained:
         """Evaluate and record, once more perhaps."""
-        done.evaluation = evaluate(done.plan, done.holdout, done.candidate, self.ledger, done.actor)
+        done.evaluation = evaluate(done.plan, done.holdout, done.candidate, self.ledger)
         record(done.plan, done.evaluation, done.candidate, self.ledger, done.actor)
         return done
 

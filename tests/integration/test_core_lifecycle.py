@@ -130,7 +130,7 @@ def test_a_run_that_was_cleared_on_corrected_data_is_another_candidate(life: Lif
     assert second.candidate != first.candidate
     assert tracking.client().get_run(first.candidate.run_id).data.tags["perennial.run"].endswith("/cleared")
     assert len(life.ledger.find("flight_delay", event="decision")) == 3, "the first version's, and one for each"
-    assert judged_before(life.ledger, "flight_delay", "1", "2013-01-01", "2013-12-31", life.actor("cleared")) == 0
+    assert judged_before(life.ledger, "flight_delay", "1", "2013-01-01", "2013-12-31", second.candidate.run_id) == 1
     life.judge(second)
     assert len(life.ledger.find("flight_delay", event="decision")) == 3, "a retry adds nothing"
 
@@ -252,10 +252,26 @@ def test_sharing_a_holdout_spends_it_and_the_ledger_counts(life: Life) -> None:
     again = gate(life.judge(one).evaluation, "champion")
     assert again.figures["j"] == 2, "the other's look counts, its own does not"
     assert "candidate 2 on this holdout" in again.reason
-    other = life.actor("x")
+    other = "another MLflow run"
     assert judged_before(life.ledger, "flight_delay", "1", "2013-03-20", "2013-04-02", other) == 3
     assert judged_before(life.ledger, "flight_delay", "1", "2013-03-25", "2013-04-07", other) == 0
     assert judged_before(life.ledger, "flight_delay", "2", "2013-03-11", "2013-03-24", other) == 0
+
+
+def test_a_champion_that_reads_a_feed_which_the_spec_dropped(life: Life, tmp_path: Path, monkeypatch: Any) -> None:
+    """The candidate no longer reads weather; the champion still scores with it, also beside the candidate."""
+    before = scores(life.score(DAY, "before"))
+    shutil.copytree(life.folder.parents[1], tmp_path / "include", ignore=shutil.ignore_patterns("perennial"))
+    sql = tmp_path / "include" / "models" / "flight_delay" / "features.sql"
+    kept = [ln for ln in sql.read_text().splitlines() if "    w." not in ln and "weather" not in ln]
+    sql.write_text("\n".join(kept) + "\n")
+    monkeypatch.setenv("PERENNIAL_SPECS", str(tmp_path / "include"))
+    edited = Life()
+    assert "weather" not in edited.feeds
+    assert scores(edited.score(DAY, "after")).equals(before)
+    done = edited.train("edited", LATE_MARCH, spec=quick(edited))
+    assert "weather" not in done.plan.feeds
+    assert gate(done.evaluation, "champion").figures["n_blocks"] == 14, gate(done.evaluation, "champion")
 
 
 def test_a_dry_run_is_on_record_and_registers_nothing(life: Life) -> None:

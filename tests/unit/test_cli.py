@@ -66,7 +66,7 @@ def test_check_for_programs(home: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert main(["check", "--json", "--resolved"]) == 0
     (result,) = json.loads(capsys.readouterr().out)
     assert result["ok"] is True
-    assert result["resolved"]["retention"] == "P730D"
+    assert result["resolved"]["retries"] == 2
 
 
 def test_check_resolved_is_a_spec_again(home: Path, capsys: pytest.CaptureFixture[str]) -> None:

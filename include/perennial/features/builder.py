@@ -8,6 +8,7 @@ call :meth:`FeatureBuilder.ensure` and read the same rows.
 from __future__ import annotations
 
 import datetime as dt
+import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -20,6 +21,7 @@ from perennial.lake.homes import feature_table, feed_table
 from perennial.lake.table import PARTITION, Fence, PartitionInfo, no_fence
 from perennial.specs import FeedSpec
 from perennial.specs.partitions import keys_between, last_key_known, parse_key, period
+from perennial.storage import to_json
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -88,9 +90,11 @@ class FeatureBuilder:
         return [k for k in keys if not self.missing(k)]
 
     def inputs(self, key: str) -> dict[str, str]:
-        """Content digest of every input partition of ``key`` (``missing`` where there is none)."""
+        """Content digest of every input partition of ``key`` (or ``missing``), and how each feed is cut."""
         found: dict[str, str] = {}
         for feed, spec in self.feeds.items():
+            # how a feed is read and cut is an input too: declaring known_at later must rebuild what leaked
+            found[feed] = hashlib.sha256(to_json([spec.columns, spec.known_at, spec.event_time])).hexdigest()
             seen = self.visible(feed, key)
             landed = self._landed(feed)
             for k in keys_between(spec, *seen) if seen else ():

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from perennial.gates.blocks import Within, estimate
+from perennial.gates.blocks import MAX_LEFT_OUT, Within, estimate
 from perennial.gates.metrics import get_metric
 from perennial.gates.paired import check_rows, missing_class, numbers
 from perennial.gates.verdict import Figure, GateResult, Verdict, disabled, guarded
@@ -29,6 +29,7 @@ def floor_gate(
     task_type: str,
     threshold: float | None = None,
     within: Within = "pooled",
+    left_out: int = 0,
 ) -> GateResult:
     """Judge one model's metrics on the holdout against the spec's limits.
 
@@ -36,16 +37,24 @@ def floor_gate(
     :param score: the model's scores (probability of the positive class, or the predicted value).
     :param blocks: the block of each row, for the standard error.
     :param threshold: decision threshold, for metrics that need decisions.
+    :param left_out: blocks of the holdout that are not among the rows; more than a fifth of them is a hold.
     """
     if spec.mode == "disabled":
         return disabled(GATE)
     if not spec.minimum:
         return GateResult(GATE, "not_applicable", "no floor in the spec", mode=spec.mode)
-    return guarded(GATE, spec.mode, lambda: _floor(y, score, blocks, spec, task_type, threshold, within))
+    return guarded(GATE, spec.mode, lambda: _floor(y, score, blocks, spec, task_type, threshold, within, left_out))
 
 
 def _floor(
-    y: Any, score: Any, blocks: Any, spec: FloorGate, task_type: str, threshold: float | None, within: Within
+    y: Any,
+    score: Any,
+    blocks: Any,
+    spec: FloorGate,
+    task_type: str,
+    threshold: float | None,
+    within: Within,
+    left_out: int,
 ) -> GateResult:
     y, score, blocks = numbers(y), numbers(score), np.asarray(blocks)
     metrics = {name: get_metric(name, task_type) for name in spec.minimum}
@@ -65,7 +74,8 @@ def _floor(
         e = estimate(metric, y, score, blocks, within=within, threshold=threshold)
         side = "minimum" if metric.greater_is_better else "maximum"
         figures.update({metric.name: e.value, f"{metric.name}_se": e.se, f"{metric.name}_{side}": limit})
-        figures["n_blocks"] = e.n_blocks
+        low, high = e.interval()
+        figures.update({f"{metric.name}_low": low, f"{metric.name}_high": high, "n_blocks": e.n_blocks})
         good = math.isfinite(e.value) and (e.value >= limit if metric.greater_is_better else e.value <= limit)
         if not good:
             verdict = "fail"
@@ -73,4 +83,9 @@ def _floor(
         verb = "reaches" if metric.greater_is_better else "stays within"
         verb = verb if good else ("is below" if metric.greater_is_better else "is above")
         sentences.append(f"{metric.name} {e.value:.3f}{error} {verb} the {side} {limit:.3f}")
+    total = left_out + int(figures["n_blocks"] or 0)
+    figures["left_out"] = left_out
+    if verdict == "pass" and left_out > MAX_LEFT_OUT * total:
+        verdict = "hold"
+        sentences.append(f"but {left_out} of {total} blocks are left out, more than {MAX_LEFT_OUT:.0%}")
     return GateResult(GATE, verdict, "; ".join(sentences), figures, spec.mode)

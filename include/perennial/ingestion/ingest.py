@@ -174,6 +174,7 @@ def commit(
     mine = [v for v in read_verdicts(state) if v.verdict in kinds]
     if not mine:
         return {}
+    _refuse_older(feed, mine)
     refused = {
         f"{feed.name}T{v.key}": _staged(state, f"staged/{v.key}.bad.parquet") if v.bad else _refused(feed, [])
         for v in mine
@@ -224,6 +225,22 @@ def quarantine_partitions(
             quarantine_table().replace({f"{feed.name}T{v.key}": _refused(feed, [(-1, reason, note)])}, fence=fence)
         _record(ledger, feed, state.actor, v, as_of, {}, fence)
     return mine
+
+
+def _refuse_older(feed: FeedSpec, mine: Sequence[Verdict]) -> None:
+    """A late retry must not put an older delivery over a newer one.
+
+    :raises DataError: when the file that was judged has been delivered anew since.
+    """
+    for v in mine:
+        try:
+            now = _sha256(raw_bytes(feed, v.key))
+        except NotReadyError:
+            continue  # cleaned up after landing; what was judged is staged
+        if v.sha256 is not None and now != v.sha256:
+            raise DataError(
+                f"{feed.name} {v.key} was delivered anew after this run judged it: clear this run from validate"
+            )
 
 
 def _record(

@@ -32,11 +32,6 @@ def quarantine_table() -> PartitionedTable:
     return PartitionedTable(join(settings().lake, "quarantine"), ("feed", "row"))
 
 
-def state_store() -> Store:
-    """Working state of runs: ``runs/<run>/…`` and reports under ``reports/…``."""
-    return open_store(settings().state)
-
-
 def monitoring_store() -> Store:
     """Figures of monitoring windows, one small object each."""
     return open_store(join(settings().lake, "monitoring"))

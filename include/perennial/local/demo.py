@@ -45,6 +45,7 @@ def demo(project: Path) -> int:
         summary = collect(stack.client, [MODEL, SECOND], FEEDS, seconds())
         tell.out.write("\n" + save(summary, target) + "\n")
         tell.line(f"table, plot and figures: {target}/table.txt, story.png, summary.json")
+        sign(here.home)
         tell.chapter("Stopping")
     finally:
         stack.stop()
@@ -108,17 +109,27 @@ def _play(story: Story) -> None:
     tell.line(f"{MODEL}.operate: promoted again: champion is version {again}")
 
 
+def sign(home: Path) -> None:
+    """Remember how many decisions the story made, so that later ones are recognised as somebody's own."""
+    (home / "story").write_text(_entries(home), encoding="utf-8")
+
+
+def _entries(home: Path) -> str:
+    return str(sum(1 for _ in (home / "ledger").rglob("*.json")))
+
+
 def forget(home: Path) -> None:
     """Start from nothing: what an earlier demo or replay left is removed; keys stay.
 
     :raises UsageError: when the folder holds somebody's own work.
     """
     marker = home / "story"
-    if any((home / n).exists() for n in ("lake", "ledger")) and not marker.exists():
+    made_here = marker.exists() and marker.read_text(encoding="utf-8") in ("", _entries(home))
+    if any((home / n).exists() for n in ("lake", "ledger")) and not made_here:
         raise UsageError(
-            f"{home} holds a lake and a ledger that no demo made; the story needs an empty place: "
-            "set PERENNIAL_HOME to another folder"
+            f"{home} holds work that no demo did, and the story needs an empty place: set PERENNIAL_HOME to another "
+            "folder, or remove this one"
         )
-    marker.touch()
+    marker.write_text("", encoding="utf-8")
     for name in ("airflow", "mlflow", "lake", "state", "ledger", "landing", "demo", "cache", "last-good-specs", "logs"):
         shutil.rmtree(home / name, ignore_errors=True)

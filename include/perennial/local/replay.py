@@ -7,7 +7,7 @@ import datetime as dt
 import os
 from pathlib import Path
 
-from perennial.local.demo import FEEDS, MODEL, forget
+from perennial.local.demo import FEEDS, MODEL, forget, sign
 from perennial.local.landing import LandingSimulator
 from perennial.local.plot import plot_months, plot_story
 from perennial.local.stack import Stack
@@ -37,6 +37,7 @@ def replay(project: Path) -> int:
         plot_story(MODEL, target / "story.png")
         tell.out.write("\n" + save(summary, target) + "\n")
         tell.line(f"table, plots and figures: {target}")
+        sign(here.home)
         tell.chapter("Stopping")
     finally:
         stack.stop()

@@ -128,7 +128,8 @@ def _quarantined(ledger: Ledger, feeds: Sequence[str]) -> list[dict[str, Any]]:
         for e in ledger.find(feed, event="ingestion"):
             if e.verdict.startswith("quarantine") and f"{feed}T{e.partition}" in known:
                 whole = e.verdict == "quarantine_batch"
-                rows = e.figures.get("rows") if whole else e.figures.get("bad_rows")
+                # a file that cannot be read as declared has no count of rows
+                rows = (e.figures.get("rows") or None) if whole else e.figures.get("bad_rows")
                 found.append(
                     {"feed": feed, "partition": e.partition, "rows": rows, "what": e.verdict, "reason": e.reason}
                 )

@@ -109,12 +109,17 @@ def record_request(
     return True
 
 
+def _predictions(window: Mapping[str, Any]) -> str:
+    distance = window.get("predictions")
+    return "" if distance is None else f"; scores lie {distance:.2f} standard deviations from the holdout's"
+
+
 def _page(
     spec: ModelSpec, looks: Sequence[Mapping[str, Any]], asked: Mapping[str, Any], outcome: str, reason: str
 ) -> bytes:
     parts = []
     for look in looks:
-        rows = [(w["window"], w["state"], w["reason"]) for w in look["windows"]]
+        rows = [(w["window"], w["state"], w["reason"] + _predictions(w)) for w in look["windows"]]
         heading = f"{look['kind'].capitalize()}: {look['reason']}"
         parts.append(section(heading, table(("window", "state", "why"), rows, state=1)))
         for w in look["windows"][-1:]:

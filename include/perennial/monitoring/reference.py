@@ -28,9 +28,7 @@ class Reference:
     sample: pd.DataFrame
 
 
-def build_reference(
-    X: pd.DataFrame, blocks: NDArray[np.str_], holdout_scores: NDArray[np.float64], spec: Monitoring, seed: int
-) -> Reference:
+def build_reference(X: pd.DataFrame, blocks: NDArray[np.str_], spec: Monitoring, seed: int) -> Reference:
     """Choose methods, calibrate thresholds on blocks inside the training window, and sample the reference.
 
     When the training window is too short to calibrate on (a fortnight, for example), the document says why, and
@@ -59,6 +57,4 @@ def build_reference(
         document["calibration"] = calibration.to_dict()
     except (DataError, ValueError) as e:
         document["why_not"] = f"drift cannot be calibrated on this training window: {e}"
-    finite = holdout_scores[np.isfinite(holdout_scores)]  # a missing score is the gates' business
-    document["score_quantiles"] = np.quantile(finite, np.linspace(0, 1, 101)).tolist() if len(finite) else []
     return Reference(document, sample)

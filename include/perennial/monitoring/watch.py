@@ -91,8 +91,9 @@ def drift_look(
             (),
         )
     calibration, plan = Calibration.from_dict(drift["calibration"]), ColumnPlan.from_dict(drift["plan"])
-    builder = FeatureBuilder(spec.name, bundle.definition, feeds)
+    builder = bundle.builder(feeds)
     reference = bundle.frame("reference")
+    rows_per_day = drift["rows"] / max(1, calibration.reference_days)
     found: list[dict[str, Any]] = []
     last = last_key_known(entity, as_of)
     trained = dt.datetime.fromisoformat(bundle.facts["train_end"])
@@ -106,23 +107,45 @@ def drift_look(
         if result is None or (report is not None and window == chosen[-1]):
             current = _features(builder, ready, list(plan.columns))
         if result is None:
-            result = _drift_window(reference, current, plan, calibration, window, keys, ready)
+            result = _drift_window(reference, current, plan, calibration, window, keys, ready, rows_per_day)
             _keep("drift", spec.name, version.version, window, combined_digest(list(digests.items())), result)
         if report is not None and window == chosen[-1] and current is not None and result["state"] != "failed":
             evidently_report(reference, current, plan, calibration.thresholds, report, needed=calibration.needed)
-        found.append(result)
+        found.append({**result, "predictions": _prediction_distance(spec, entity, version.version, bundle, keys)})
     return _look("drift", found, rule.k, rule.n)
+
+
+def _prediction_distance(
+    spec: ModelSpec, entity: FeedSpec, version: str, bundle: Bundle, keys: Sequence[str]
+) -> float | None:
+    """Evidently's distance of the published scores from the holdout's; shown, and never asks by itself.
+
+    Fourteen days of a holdout have too few blocks to calibrate a threshold on.
+    """
+    import pandas as pd
+    import pyarrow.compute as pc
+
+    rows = prediction_table(spec, entity).read(keys, columns=["score", "model_version"])
+    if rows is None:
+        return None
+    scores = rows.filter(pc.equal(rows.column("model_version"), version)).column("score").to_numpy()
+    if len(scores) == 0:
+        return None
+    reference = pd.DataFrame({"score": bundle.frame("holdout")["score"]})
+    plan = ColumnPlan({"score": "numeric"})
+    return distances(reference, pd.DataFrame({"score": scores}), plan)["score"]
 
 
 def _drift_window(
     reference: Any, current: Any, plan: ColumnPlan, calibration: Calibration, window: Window, keys: Sequence[str],
-    ready: Sequence[str],
+    ready: Sequence[str], rows_per_day: float,
 ) -> dict[str, Any]:  # fmt: skip
     gone = [k for k in keys if k not in set(ready)]
     head = {"window": window.key, "start": str(window.start), "end": str(window.end), "missing": gone}
     if len(gone) > MAX_MISSING_DAYS * len(keys) or current is None:
         return {**head, "state": "failed", "reason": f"no data for {', '.join(gone)}"}
-    problems = check_presence(reference, current, columns=list(plan.columns))
+    usual = rows_per_day * len(keys)
+    problems = check_presence(reference, current, columns=list(plan.columns), min_rows=max(10, int(0.1 * usual)))
     if problems:
         why = "; ".join(p.message for p in problems)
         return {**head, "state": "failed", "reason": f"a failure of the data, not drift: {why}"}
@@ -149,7 +172,7 @@ def performance_look(
     entity, label_feed, rule = feeds[spec.entity], feeds[spec.labels.feed], spec.monitoring.rule
     metric = get_metric(spec.metric.name, spec.task.type)
     threshold = bundle.facts["threshold"]
-    holdout = bundle.frame("holdout").dropna(subset=["label"])
+    holdout = _covered(bundle.frame("holdout"), spec.labels.min_coverage)
     before = estimate(
         metric, holdout["label"].to_numpy(), holdout["score"].to_numpy(), holdout["partition"].to_numpy().astype(str),
         within=spec.metric.within, threshold=threshold,
@@ -181,6 +204,12 @@ def performance_look(
         head = {"window": window.key, "start": str(window.start), "end": str(window.end)}
         found.append({**judged.to_dict(), **head, "state": judged.state, "reason": judged.reason})
     return _look("performance", found, rule.k, rule.n)
+
+
+def _covered(holdout: Any, min_coverage: float) -> Any:
+    """The labelled rows of the holdout's days that have enough labels: the days that the gates judged."""
+    share = holdout["label"].notna().groupby(holdout["partition"]).transform("mean")
+    return holdout[(share >= min_coverage) & holdout["label"].notna()]
 
 
 def _scored_with_labels(
@@ -267,13 +296,19 @@ def _keep(kind: str, model: str, version: str, window: Window, inputs: str, resu
 
 
 def latched(ledger: Ledger, model: str, version: str, actor: Actor | None = None) -> bool:
-    """Whether this version has asked already: one ask per reference, re-armed when it becomes champion (again).
+    """Whether this version has asked already: one ask per reference.
+
+    Re-armed when it becomes champion (again), when somebody re-arms it by hand, and when the guards declined.
 
     :param actor: whose own requests do not count, so that clearing a run that asked changes nothing.
     """
     asked = False
-    for e in ledger.find(model, version=version):
-        if e.event == "alias" and e.figures.get("alias") == versions.CHAMPION:
+    for e in ledger.entries(model):
+        if e.event == "guard" and e.verdict == "declined":
+            asked = False
+        if e.version != version:
+            continue
+        if e.event == "rearm" or (e.event == "alias" and e.figures.get("alias") == versions.CHAMPION):
             asked = False
         elif e.event == "retraining_requested":
             own = actor and (e.actor.get("dag_id"), e.actor.get("run_id")) == (actor.dag_id, actor.run_id)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from perennial.errors import ConflictError, RegistryError
+from perennial.errors import ChampionMovedError, ConflictError, RegistryError
 from perennial.ledger import Entry, Ledger
 from perennial.ledger.entries import champion_at
 from perennial.registry.tracking import ABSENT, MODEL_TAG, client, sentence
@@ -120,7 +120,7 @@ def promote(
     now = aliases(model).get(CHAMPION)
     if now != version:
         if now != expected:
-            raise ConflictError(
+            raise ChampionMovedError(
                 f"{model}: version {version} was judged against {_named(expected)}, but champion is {_named(now)} now; "
                 "run the comparison again"
             )

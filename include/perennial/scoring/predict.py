@@ -67,9 +67,9 @@ def published_version(spec: ModelSpec, entity: FeedSpec, key: str) -> str | None
     return str(rows.column("model_version")[0].as_py())
 
 
-def definitions_of(arms: Sequence[Arm], feeds: Mapping[str, FeedSpec], spec: ModelSpec) -> list[FeatureBuilder]:
+def builders_of(arms: Sequence[Arm], feeds: Mapping[str, FeedSpec]) -> list[FeatureBuilder]:
     """The feature builders of the arms' own definitions."""
-    return [FeatureBuilder(spec.name, _bundle(a).definition, feeds) for a in arms]
+    return [_bundle(a).builder(feeds) for a in arms]
 
 
 def _bundle(arm: Arm) -> Bundle:
@@ -94,7 +94,7 @@ def score_partition(
     staged: list[pa.Table] = []
     for arm in arms:
         bundle = _bundle(arm)
-        builder = FeatureBuilder(spec.name, bundle.definition, feeds)
+        builder = bundle.builder(feeds)
         builder.ensure([key], fence=fence)
         staged.extend(_scored(bundle, builder, arm, key, state.actor.run_id, now))
     whole = pa.concat_tables(staged)

@@ -1,6 +1,6 @@
 """ISO 8601 durations as the specs write them: ``P14D``, ``PT6H``, ``P2W``, ``PT30M``, ``P2Y``.
 
-Years and months have no fixed length; they are accepted only where an estimate is harmless (retention, timeouts) and
+Years and months have no fixed length; they are accepted only where an estimate is harmless (timeouts) and
 count as 365 and 30 days.
 """
 

@@ -292,7 +292,6 @@ def _expected(what: str, ctx: Mapping[str, Any], value: Any, loc: Loc) -> str:
 _EXAMPLES: dict[Loc, str] = {
     ("estimator", "type"): ": write an importable class such as sklearn.linear_model.LogisticRegression, "
     "or pipeline.py:build for a function in the model's folder",
-    ("compute", "memory"): ": write 512m or 4g",
     ("dag_prefix",): ": letters, digits, _, - and .",
 }
 

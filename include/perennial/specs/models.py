@@ -162,9 +162,6 @@ class Contract(Strict):
     max_quarantined: Number = Field(
         default=0.02, ge=0, le=1, description="Above this share of bad rows the whole partition is refused."
     )
-    on_missing: Literal["alert", "ignore"] = Field(
-        default="alert", description="What to do when a partition does not come."
-    )
 
 
 class FeedSpec(Strict):
@@ -195,9 +192,6 @@ class FeedSpec(Strict):
     )
     key: Columns = Field(min_length=1, description="Columns that together name one row.")
     contract: Contract = Field(default=Contract(), description="What a partition must be before it is committed.")
-    retention: Duration = Field(
-        default=dt.timedelta(days=730), description="How long partitions are kept, counted back from the newest one."
-    )
     tags: Texts = Field(default=[], description="Tags of the DAGs.")
     pool: Text = Field(default="perennial_heavy", description="Airflow pool of the heavy steps.")
     retries: Integer = Field(default=2, ge=0, le=10, description="How often Airflow tries a failed task again.")
@@ -293,9 +287,7 @@ class Compute(Strict):
     """Where and with how much a model trains."""
 
     backend: Literal["local", "docker", "ecs", "kubernetes"] = Field(default="local", description="Where the fit runs.")
-    image: str | None = Field(default=None, description="Container image, for backends that have one.")
     cpus: Integer = Field(default=1, ge=1, le=1024, description="Threads that a fit may use.")
-    memory: Annotated[str, Field(pattern=r"^[1-9][0-9]*[mg]$")] = Field(default="4g", description="Such as 512m or 4g.")
     timeout: Duration = Field(default=dt.timedelta(hours=2), description="A fit that takes longer is stopped.")
     queue: str | None = Field(default=None, description="Airflow queue of the fit.")
 
@@ -417,7 +409,9 @@ class Retraining(Strict):
     on: Annotated[list[Literal["drift", "performance"]], BeforeValidator(_listed, json_schema_input_type=list[str])] = (
         Field(default=["drift", "performance"], description="What may ask.")
     )
-    cooldown: Duration = Field(default=dt.timedelta(days=7), description="Least time between two trainings.")
+    cooldown: Duration = Field(
+        default=dt.timedelta(days=7), description="Least time between two retrainings; train does not count."
+    )
     max_per_month: Integer = Field(default=4, ge=0, le=1000, description="Budget of trainings.")
     min_new_labels: Integer = Field(default=1000, ge=0, description="Fewer new labelled rows than this: no training.")
 

@@ -37,7 +37,11 @@ _KNOWN_VALUES: dict[Loc, tuple[Any, ...]] = {
 
 #: Keys that the spec language will have: (place, what is there today instead).
 _KEYS: dict[str, dict[Loc, str]] = {
-    "feed": {("source", "query"): "kind: files"},
+    "feed": {
+        ("source", "query"): "kind: files",
+        ("retention",): "nothing here, everything is kept",
+        ("contract", "on_missing"): "nothing here, a missing partition fails its run with a sentence",
+    },
     "model": {
         ("stage",): "nothing here",
         ("waive",): "nothing here",
@@ -51,6 +55,8 @@ _KEYS: dict[str, dict[Loc, str]] = {
         ("rollout", "compare"): "strategy: immediate",
         ("rollout", "horizon"): "strategy: immediate",
         ("rollout", "confidence"): "strategy: immediate",
+        ("compute", "memory"): "backend: local, which takes what the task needs",
+        ("compute", "image"): "backend: local",
         ("training", "end"): "start, the history ends with the entity feed",
         ("training", "weight"): "nothing here, all rows weigh the same",
     },
@@ -116,8 +122,6 @@ def feed_rules(feed: FeedSpec) -> Iterator[Problem]:
     if feed.end is not None and feed.end < feed.start:
         yield Problem(f"end ({feed.end}) lies before start ({feed.start})", ("end",))
     yield from _column_rules(feed)
-    if feed.retention < ONE_DAY:
-        yield Problem("retention is shorter than one partition: write at least P1D", ("retention",))
 
 
 def _column_rules(feed: FeedSpec) -> Iterator[Problem]:
@@ -313,6 +317,9 @@ def joint_rules(
     if len(found) != 2:
         return
     entity, labels = found
+    if labels.known_at:
+        message = f"{labels.name} has known_at, and labels cut by it are not available yet (allowed today: delay)"
+        yield Problem(message, ("labels", "feed"))
     yield from _fit_rules(entity, labels)
     yield from _label_rules(model, entity, labels)
     yield from _time_rules(model, entity, labels)

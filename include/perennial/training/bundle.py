@@ -7,7 +7,6 @@ snapshots, the feature definition, the baseline, the holdout's scores, the drift
 from __future__ import annotations
 
 import importlib.metadata
-import io
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from perennial.errors import RegistryError
+from perennial.features.builder import FeatureBuilder
 from perennial.features.definition import Definition
 from perennial.specs import FeedSpec, ModelSpec
 from perennial.storage import to_json
@@ -66,6 +66,13 @@ class Bundle:
     def definition(self) -> Definition:
         """The version's own feature definition."""
         return Definition.from_dict(self.document("plan")["definition"])
+
+    def builder(self, feeds: Mapping[str, FeedSpec]) -> FeatureBuilder:
+        """The feature builder of this version: its own definition, over feeds as they are specified now.
+
+        Feeds that the model's present files no longer name are taken from the bundle.
+        """
+        return FeatureBuilder(self.spec.name, self.definition, {**self.feeds, **feeds})
 
     @cached_property
     def facts(self) -> dict[str, Any]:
@@ -146,10 +153,3 @@ def requirements(estimator_type: str) -> list[str]:
         except importlib.metadata.PackageNotFoundError:
             continue
     return pins
-
-
-def parquet_bytes(frame: pd.DataFrame) -> bytes:
-    """A frame as Parquet."""
-    sink = io.BytesIO()
-    frame.to_parquet(sink, index=False)
-    return sink.getvalue()

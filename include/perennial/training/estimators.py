@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from perennial.errors import SpecError
+from perennial.errors import DataError, SpecError
 from perennial.specs import ModelSpec
 
 if TYPE_CHECKING:
@@ -111,13 +111,14 @@ def _settled(estimator: Any, seed: int, cpus: int | None) -> Any:
 def fit(spec: ModelSpec, model: Any, X: pd.DataFrame, y: NDArray[np.float64]) -> Any:
     """Fit on labelled rows.
 
-    :raises SpecError: when scikit-learn refuses a parameter.
+    :raises SpecError: when scikit-learn refuses a parameter. :raises DataError: when it refuses the rows.
     """
     try:
         return model.fit(X, y.astype(np.int64) if spec.task.type == "binary" else y)
     except ValueError as e:
         if type(e).__name__ != "InvalidParameterError":  # scikit-learn keeps the class to itself
-            raise
+            first = (str(e).splitlines() or [""])[0]
+            raise DataError(f"{spec.name}: estimator {spec.estimator.type} refuses the rows: {first}") from e
         raise SpecError(f"{spec.name}: estimator {spec.estimator.type}: {e}") from e
 
 

@@ -12,12 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perennial.errors import DataError
-from perennial.features.builder import FeatureBuilder
 from perennial.gates.baseline import Baseline, baseline_gate
 from perennial.gates.champion import champion_gate, no_champion
 from perennial.gates.floor import floor_gate
 from perennial.gates.metrics import get_metric
-from perennial.gates.verdict import GateResult, decide, guarded
+from perennial.gates.verdict import GateResult, decide
 from perennial.lake.table import Fence, Snapshot, no_fence
 from perennial.ledger import Entry, Ledger
 from perennial.pages import page, section, table
@@ -73,7 +72,6 @@ def evaluate(
     holdout: Mapping[str, Snapshot],
     candidate: Candidate,
     ledger: Ledger,
-    actor: Actor,
     fence: Fence = no_fence,
 ) -> Evaluation:
     """Run every gate on the holdout's labelled rows.
@@ -99,7 +97,7 @@ def evaluate(
     floor_and_baseline = [
         floor_gate(
             rows.y[keep], scores[keep], rows.blocks[keep], spec=spec.gates.floor, task_type=spec.task.type,
-            threshold=threshold, within=within,
+            threshold=threshold, within=within, left_out=len(wanted) - len(covered),
         ),
         baseline_gate(
             rows.y[keep],
@@ -117,12 +115,7 @@ def evaluate(
     ]  # fmt: skip
     judged = no_champion(spec.gates.champion.mode)
     if champion is not None:
-        cache.fetch(champion.model_id)  # an outage here is worth a retry, and no verdict
-        judged = guarded(
-            "champion",
-            spec.gates.champion.mode,
-            lambda: _against(plan, rows, scores, keep, covered, wanted, champion, threshold, ledger, actor, fence),
-        )
+        judged = _against(plan, rows, scores, keep, covered, wanted, champion, threshold, ledger, candidate, fence)
     results = [*floor_and_baseline, judged]
     decision = decide(results)
     keys = sorted(wanted)
@@ -146,9 +139,10 @@ def _against(
     champion: versions.Version,
     threshold: float | None,
     ledger: Ledger,
-    actor: Actor,
+    candidate: Candidate,
     fence: Fence,
 ) -> GateResult:
+    """The champion gate. What it needs is read first: an outage is worth a retry, and is no verdict."""
     spec = plan.spec
     other = Bundle(tracking.cache_folder().fetch(champion.model_id))
     seen_until = dt.datetime.fromisoformat(other.facts["train_end"])
@@ -165,7 +159,7 @@ def _against(
         metric=get_metric(spec.metric.name, spec.task.type),
         within=spec.metric.within,
         min_gain=spec.min_gain("champion"),
-        judged_before=judged_before(ledger, spec.name, champion.version, min(wanted), max(wanted), actor),
+        judged_before=judged_before(ledger, spec.name, champion.version, min(wanted), max(wanted), candidate.run_id),
         left_out=len(unseen) - len(judged),
         threshold_new=threshold,
         threshold_old=other.facts["threshold"],
@@ -179,7 +173,7 @@ def champion_scores(
     if other.definition.digest == plan.definition.digest:
         X = rows.X[other.facts["columns"]]
     else:
-        FeatureBuilder(plan.spec.name, other.definition, plan.feeds).ensure(keys, fence=fence)
+        other.builder(plan.feeds).ensure(keys, fence=fence)
         again = load_rows(
             plan.spec, plan.feeds, other.definition, snapshot_rows(plan.spec, plan.feeds, other.definition, keys)
         )
@@ -191,15 +185,15 @@ def champion_scores(
     return estimators.score(other.model, X, plan.spec.task.type)
 
 
-def judged_before(ledger: Ledger, model: str, champion: str, first: str, last: str, actor: Actor) -> int:
+def judged_before(ledger: Ledger, model: str, champion: str, first: str, last: str, run_id: str) -> int:
     """Candidates judged against this champion on a holdout that overlaps ``first`` to ``last``: the ledger knows.
 
-    What this very run wrote, before it was cleared, does not count.
+    :param run_id: the MLflow run of the candidate itself, which does not count (a cleared run judges it again).
     """
     found = 0
     for e in ledger.find(model, event="decision"):
         span = e.figures.get("holdout")
-        own = (e.actor.get("dag_id"), e.actor.get("run_id")) == (actor.dag_id, actor.run_id)
+        own = e.figures.get("mlflow_run") == run_id
         if not own and e.figures.get("champion") == champion and span and span[0] <= last and span[1] >= first:
             found += 1
     return found

@@ -13,6 +13,7 @@ import numpy as np
 
 from perennial.errors import DataError, SpecError
 from perennial.gates.baseline import fit_baseline
+from perennial.gates.blocks import estimate
 from perennial.gates.metrics import get_metric
 from perennial.lake.table import Snapshot
 from perennial.monitoring.reference import build_reference
@@ -85,10 +86,13 @@ def _fit(
     scores = estimators.score(model, judged.X, task)
     metric = get_metric(spec.metric.name, task)
     known = ~np.isnan(judged.y)
-    value = metric(judged.y[known], scores[known], threshold) if known.any() else float("nan")
+    value = float("nan")
+    if known.any():
+        of = (judged.y[known], scores[known], judged.blocks[known])
+        value = estimate(metric, *of, within=spec.metric.within, threshold=threshold).value
     baseline = fit_baseline(rows.X, rows.y, spec.gates.baseline.by, task, metric)
     progress("calibrating drift on blocks inside the training window")
-    reference = build_reference(everything.X, everything.blocks, scores, spec.monitoring, plan.seed)
+    reference = build_reference(everything.X, everything.blocks, spec.monitoring, plan.seed)
     facts = {
         "train_end": plan.train_end.isoformat(),
         "as_of": plan.as_of.isoformat(),

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import BaseOperator, BranchMixIn
 
 from perennial.errors import PerennialError
-from perennial_airflow.links import MlflowLink, ReportLink
 from perennial_airflow.step import Step
 
 if TYPE_CHECKING:
@@ -21,7 +20,6 @@ class StepOperator(BaseOperator):
     """
 
     ui_color = "#e8f0ea"
-    operator_extra_links = (ReportLink(), MlflowLink())
 
     def __init__(self, *, name: str, **kwargs: Any) -> None:
         super().__init__(**kwargs)

@@ -10,6 +10,7 @@ from perennial.errors import UsageError
 from perennial.specs import FeedSpec
 from perennial.specs.partitions import keys_between
 from perennial_airflow import assets
+from perennial_airflow.links import ReportLink
 from perennial_airflow.operators.base import BranchStepOperator, StepOperator
 from perennial_airflow.step import Step, check_key, live_specs
 
@@ -55,6 +56,8 @@ class ValidateOperator(BranchStepOperator):
     Writes the report page. Branches to every task that has work: ``commit``, ``quarantine_rows``,
     ``quarantine_batch``.
     """
+
+    operator_extra_links = (ReportLink(),)
 
     def step(self, step: Step) -> list[str]:
         from pathlib import Path
@@ -127,7 +130,9 @@ class AnnounceOperator(StepOperator):
             raise AirflowSkipException(
                 f"nothing to announce: {len(keys)} partitions committed, announce is {asked['announce']!r}"
             )
-        step.context["outlet_events"][assets.feed(self.name)].add_partitions(chosen)  # type: ignore[typeddict-item]
+        event = step.context["outlet_events"][assets.feed(self.name)]  # type: ignore[typeddict-item]
+        step.pass_on(event)
+        event.add_partitions(chosen)
         return {"announced": len(chosen), "first": chosen[0], "last": chosen[-1]}
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from airflow.sdk.exceptions import AirflowSkipException
 
 from perennial_airflow import assets
+from perennial_airflow.links import ReportLink
 from perennial_airflow.operators.base import BranchStepOperator, StepOperator
 from perennial_airflow.sensors.inputs import stored_model
 from perennial_airflow.step import Step, live_specs
@@ -54,6 +55,8 @@ class EvidentlyDriftOperator(StepOperator):
     window.
     """
 
+    operator_extra_links = (ReportLink(),)
+
     def step(self, step: Step) -> dict[str, Any]:
         from perennial.monitoring.watch import drift_look
         from perennial.registry import versions
@@ -95,13 +98,14 @@ class PerformanceOperator(StepOperator):
 class MonitoringRuleOperator(BranchStepOperator):
     """The k-of-n rule over both looks. Branches to ``quiet``, ``alert`` or ``ask``; a version asks once."""
 
+    operator_extra_links = (ReportLink(),)
+
     def step(self, step: Step) -> str:
         from perennial.monitoring.conclude import conclude
 
         spec, _, asked = stored_model(step)
-        looks = [
-            step.state.read(k) for k in ("drift", "performance") if step.state.store.exists(step.state.key(f"{k}.json"))
-        ]
+        modes = {"drift": spec.monitoring.drift.mode, "performance": spec.monitoring.performance.mode}
+        looks = [step.state.read(kind) for kind, mode in modes.items() if mode != "disabled"]
         found = conclude(spec, looks, asked, step.ledger, step.actor, step.fence)
         self.report_url = step.state.report("monitoring.html", found.page)
         self.log.info("%s %s: %s: %s", self.name, asked["key"], found.outcome, found.reason)

@@ -1,4 +1,4 @@
-"""Operating a model by hand: promote, roll back. One form, one click, on record."""
+"""Operating a model by hand: promote, roll back, re-arm monitoring. One form, one click, on record."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from perennial_airflow.step import Step, live_specs
 
 
 class OperateRequestOperator(BranchStepOperator):
-    """Check what the form asks for against the registry, keep it, and branch to ``promote`` or ``roll_back``."""
+    """Check what the form asks for against the registry, keep it, and branch to the action."""
 
     def step(self, step: Step) -> str:
         from perennial.registry import versions
@@ -24,13 +24,23 @@ class OperateRequestOperator(BranchStepOperator):
         aliases = versions.aliases(self.name)
         champion = aliases.get(versions.CHAMPION)
         target = step.params.get("version")
-        if action == "roll_back":
+        if action == "rearm":
+            target = target or champion
+            if target is None:
+                raise UsageError(f"{self.name} has no champion whose monitoring could be re-armed")
+        elif action == "roll_back":
+            moves = [e for e in step.ledger.find(self.name, event="alias") if e.version == champion]
+            if not target and moves and moves[-1].verdict == "roll_back":
+                raise UsageError(
+                    f"{self.name} was rolled back to version {champion} already; a second roll_back would bring the "
+                    "version back that was left: name the version in the form"
+                )
             target = target or aliases.get(versions.PREVIOUS)
             if champion is None or target is None:
                 raise UsageError(f"{self.name} has no previous version to roll back to")
         elif not target:
             raise UsageError("to promote, name the version in the form")
-        if str(target) == champion:
+        if str(target) == champion and action != "rearm":
             raise UsageError(f"{self.name}: version {target} is champion already")
         versions.get(self.name, str(target))
         as_of = _as_of(step, spec, specs.feed(spec.entity))
@@ -56,6 +66,29 @@ def _as_of(step: Step, spec: Any, entity: Any) -> dt.datetime:
         return step.as_of(entity)
     scored = prediction_table(spec, entity).partitions()
     return period(entity, max(scored))[1] if scored else step.run_after
+
+
+class RearmOperator(StepOperator):
+    """Let monitoring ask again for a version that has asked before."""
+
+    def step(self, step: Step) -> dict[str, Any]:
+        from perennial.ledger import Entry
+
+        asked = step.state.read("request")
+        step.ledger.append(
+            Entry(
+                id=step.actor.entry_id("rearm", asked["target"]),
+                event="rearm",
+                subject=self.name,
+                version=asked["target"],
+                verdict="rearmed",
+                reason=asked["reason"],
+                as_of=asked["as_of"],
+                actor=step.actor.to_dict(),
+            ),
+            fence=step.fence,
+        )
+        return {"rearmed": asked["target"]}
 
 
 class MoveChampionOperator(StepOperator):

@@ -6,6 +6,7 @@ import datetime as dt
 from typing import Any
 
 from perennial.errors import DataError
+from perennial_airflow import assets
 from perennial_airflow.operators.base import BranchStepOperator, StepOperator
 from perennial_airflow.sensors.inputs import stored_model
 from perennial_airflow.step import Step
@@ -45,6 +46,7 @@ class PublishOperator(StepOperator):
         from perennial.scoring.predict import publish
 
         spec, feeds, asked = stored_model(step)
+        step.pass_on(step.context["outlet_events"][assets.predictions(self.name)])  # type: ignore[typeddict-item]
         return publish(spec, feeds[spec.entity], asked["key"], step.state, step.fence)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from perennial.errors import UsageError
+from perennial_airflow.links import MlflowLink, ReportLink
 from perennial_airflow.operators.base import BranchStepOperator, StepOperator
 from perennial_airflow.step import Step, live_specs
 
@@ -99,6 +100,8 @@ class FeaturesOperator(StepOperator):
 class FitOperator(StepOperator):
     """Fit the estimator, calibrate drift, and log the bundle to MLflow; a retry finds what the first try logged."""
 
+    operator_extra_links = (MlflowLink(),)
+
     def step(self, step: Step) -> dict[str, str]:
         from perennial.registry.tracking import run_url
         from perennial.training.fit import fit
@@ -114,12 +117,15 @@ class FitOperator(StepOperator):
 class EvaluateOperator(StepOperator):
     """Score the holdout with candidate and champion, and compute every gate. Writes the decision's page."""
 
+    operator_extra_links = (ReportLink(),)
+
     def step(self, step: Step) -> dict[str, Any]:
         from perennial.training.evaluate import evaluate, report
 
         plan = _plan(step)
         _, holdout = _snapshots(step)
-        found = evaluate(plan, holdout, _candidate(step), step.ledger, step.actor, step.fence)
+        found = evaluate(plan, holdout, _candidate(step), step.ledger, step.fence)
+        step.fence()
         step.state.write("evaluation", found.to_dict())
         self.report_url = step.state.report("decision.html", report(plan, found))
         for r in found.results:
@@ -145,6 +151,8 @@ class MetricGateOperator(BranchStepOperator):
 
 class RegisterOperator(StepOperator):
     """Register the candidate as a version in MLflow, once per run, with lineage; announces ``<model>.version``."""
+
+    operator_extra_links = (MlflowLink(),)
 
     def step(self, step: Step) -> dict[str, Any]:
         from perennial.registry import tracking, versions
@@ -193,6 +201,8 @@ class ImmediateRolloutOperator(StepOperator):
 
 class RejectOperator(StepOperator):
     """Close the candidate's MLflow run with the verdict; nothing is registered."""
+
+    operator_extra_links = (MlflowLink(),)
 
     ui_color = "#f6dfdc"
 

@@ -19,7 +19,7 @@ class InputsSensor(_WaitingOperator):
 
     def step(self, step: Step) -> dict[str, Any]:
         from perennial.lake.homes import feed_table
-        from perennial.scoring.predict import definitions_of, resolve_arms
+        from perennial.scoring.predict import builders_of, resolve_arms
 
         specs = live_specs(self.name)
         spec = specs.model(self.name)
@@ -28,10 +28,11 @@ class InputsSensor(_WaitingOperator):
         as_of = step.as_of(entity)
         override = step.params.get("version")
         arms = resolve_arms(spec, entity, key, as_of, step.ledger, str(override) if override else None)
-        missing = sorted({m for b in definitions_of(arms, specs.feeds, spec) for m in b.missing(key)})
+        builders = builders_of(arms, specs.feeds)
+        missing = sorted({m for b in builders for m in b.missing(key)})
         if missing:
-            pairs = [m.split(" ", 1) for m in missing]
-            tables = [[feed_table(specs.feed(feed)).uri, k] for feed, k in pairs]
+            read = {n: f for b in builders for n, f in b.feeds.items()}
+            tables = [[feed_table(read[feed]).uri, k] for feed, k in (m.split(" ", 1) for m in missing)]
             self.wait(missing, [], tables, max(period(entity, key)[1], step.run_after) + spec.scoring.wait)
         step.state.write(
             "request",

@@ -9,6 +9,8 @@ from typing import Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
+from perennial_airflow import aws
+
 
 class PartitionTrigger(BaseTrigger):
     """Fires when every awaited thing is there, or when it is too late.
@@ -52,6 +54,7 @@ class PartitionTrigger(BaseTrigger):
         from perennial.settings import settings
         from perennial.storage import open_store
 
+        aws.use_connection()
         landing = open_store(settings().landing)
         found = [f for f in self.files if not landing.exists(f)]
         for uri, key in self.partitions:

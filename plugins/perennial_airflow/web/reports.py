@@ -6,8 +6,10 @@ from airflow.api_fastapi.core_api.security import get_user
 from fastapi import Depends, FastAPI, HTTPException
 from fastapi.responses import Response
 
+from perennial.errors import UsageError
 from perennial.settings import settings
 from perennial.storage import open_store
+from perennial_airflow import aws
 
 _TYPES = {".html": "text/html; charset=utf-8", ".json": "application/json", ".png": "image/png", ".md": "text/markdown"}
 #: Evidently's pages need scripts, and pages show text from data: a sandbox keeps both away from the login's cookie.
@@ -21,11 +23,12 @@ def build_app() -> FastAPI:
     @app.get("/reports/{path:path}")
     def report(path: str) -> Response:
         kind = next((t for suffix, t in _TYPES.items() if path.endswith(suffix)), None)
-        if kind is None or ".." in path.split("/"):
+        if kind is None:
             raise HTTPException(404, "no such report")
         try:
+            aws.use_connection()
             body = open_store(settings().state).get(f"reports/{path}")
-        except KeyError:
+        except (KeyError, UsageError):
             raise HTTPException(404, "no such report") from None
         return Response(body, media_type=kind, headers=_HEADERS)
 

@@ -317,3 +317,16 @@ class TestBaseline:
             fit_baseline({"x": np.zeros(3)}, [0, 1, np.nan], [], "binary")
         with pytest.raises(DataError, match="disabled"):
             fit_baseline({"x": np.zeros(3)}, [0, 1, 2], [], "multiclass")
+
+
+def test_a_floor_holds_when_too_many_days_are_left_out() -> None:
+    rng = np.random.default_rng(3)
+    y = rng.integers(0, 2, 600)
+    score = np.clip(y * 0.3 + rng.uniform(0, 0.7, 600), 0, 1)
+    blocks = np.repeat([f"2013-02-{d:02d}" for d in range(1, 13)], 50)
+    spec = FloorGate(minimum={"roc_auc": 0.55})
+    whole = floor_gate(y, score, blocks, spec=spec, task_type="binary", left_out=2)
+    assert whole.verdict == "pass"
+    assert whole.figures["roc_auc_low"] < whole.figures["roc_auc"] < whole.figures["roc_auc_high"]
+    thin = floor_gate(y, score, blocks, spec=spec, task_type="binary", left_out=12)
+    assert (thin.verdict, thin.figures["left_out"]) == ("hold", 12)

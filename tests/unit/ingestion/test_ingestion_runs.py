@@ -233,16 +233,29 @@ def test_a_missing_file_stops_nothing_else(flights: Ingestion) -> None:
 
 
 def test_what_is_published_is_what_was_judged(flights: Ingestion) -> None:
-    """The files change, and one vanishes, between judging and acting."""
+    """The files vanish between judging and acting."""
     flights.path(D2).write_bytes(b"")
     state = flights.state()
     judge_partitions(flights.feed, flights.folder, [D1, D2], state)
-    flights.landing.corrupt("flights", D1, "missing_column")
+    flights.path(D1).unlink()
     flights.path(D2).unlink()
     commit(flights.feed, state, ["commit"], flights.ledger, as_of=AS_OF)
     (refused,) = quarantine_partitions(flights.feed, state, flights.ledger, as_of=AS_OF)
     assert set(flights.committed()) == {D1}
     assert refused.reasons[0].endswith(f"flights/{D2}.csv is empty (0 bytes)")
+
+
+def test_an_older_delivery_never_replaces_a_newer_one(flights: Ingestion) -> None:
+    """A run that judged the first delivery commits late, after the second has been delivered and committed."""
+    late = flights.state()
+    judge_partitions(flights.feed, flights.folder, [D1], late)
+    lines = flights.path(D1).read_text().splitlines(keepends=True)
+    flights.path(D1).write_text("".join(lines[:-5]))
+    flights.run(D1, run="scheduled__2")
+    newer = flights.committed()
+    with pytest.raises(DataError, match=f"flights {D1} was delivered anew .* clear this run from validate"):
+        commit(flights.feed, late, ["commit"], flights.ledger, as_of=AS_OF)
+    assert flights.committed() == newer
 
 
 def test_a_cleared_run_that_finds_another_file_says_so_in_the_ledger(flights: Ingestion) -> None:

@@ -93,7 +93,7 @@ def test_other_sources_are_not_available_yet(specs: Folder) -> None:
         ({"search": "{space: {a: {int: [1, 2], lgo: true}}}"}, 'did you mean "log"?'),
         ({"search": "{space: {a: {between: [1, 2]}}}"}, "write one of"),
         ({"estimator": "{type: HistGradientBoosting}"}, "write an importable class such as"),
-        ({"compute": "{memory: lots}"}, "write 512m or 4g"),
+        ({"compute": "{memory: 4g}"}, "compute.memory is not available yet"),
         ({"compute": "{timeout: P0D}"}, "no fit ends in no time"),
         (
             {"task": "{type: binary, positive: soon}"},
@@ -147,7 +147,7 @@ def test_a_short_holdout_is_fine_when_no_gate_counts_blocks(message: Message) ->
         ({"event_time": "departed"}, '"departed" is not among the columns'),
         ({"event_time": "carrier"}, 'event_time must be a timestamp, and "carrier" is declared as string'),
         ({"known_at": "hour"}, 'known_at must be a timestamp, and "hour" is declared as integer'),
-        ({"retention": "PT1H"}, "retention is shorter than one partition"),
+        ({"retention": "P2Y"}, "retention is not available yet"),
     ],
 )
 def test_feeds(specs: Folder, changes: dict[str, str], expected: str) -> None:
