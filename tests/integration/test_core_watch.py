@@ -16,7 +16,7 @@ from perennial.monitoring.conclude import conclude, record_request
 from perennial.monitoring.watch import drift_look, latched, performance_look
 from perennial.registry import versions
 from perennial.specs.partitions import keys_between
-from perennial.training.guards import check_guards, record_guards
+from perennial.training.guards import Guard, check_guards, record_guards
 
 pytestmark = pytest.mark.integration
 
@@ -151,6 +151,21 @@ def test_a_version_asks_once_until_it_is_promoted_again(life: Life) -> None:
     assert latched(life.ledger, "flight_delay", "1") and not latched(life.ledger, "flight_delay", two)
     life.promote("1", two, APRIL, "back", event="roll_back")
     assert not latched(life.ledger, "flight_delay", "1") and ask(life, "m3").outcome == "ask"
+
+
+def test_a_request_that_the_guards_declined_may_be_made_again(life: Life) -> None:
+    assert ask(life, "m1").outcome == "ask" and request(life, "m1")
+    declined = [Guard("cooldown", False, "too soon"), Guard("budget", True, "fine")]
+    record_guards(life.spec, declined, APRIL, life.ledger, life.actor("r1", "guards", "retrain"))
+    assert not latched(life.ledger, "flight_delay", "1") and ask(life, "m2").outcome == "ask"
+
+
+def test_monitoring_can_be_re_armed_by_hand(life: Life) -> None:
+    assert ask(life, "m1").outcome == "ask" and request(life, "m1")
+    life.ledger.append(
+        Entry(id="o/1", event="rearm", subject="flight_delay", verdict="rearmed", reason="by hand", version="1")
+    )
+    assert not latched(life.ledger, "flight_delay", "1")
 
 
 @pytest.mark.parametrize(

@@ -389,6 +389,17 @@ def test_operate_rolls_back_and_promotes_on_record(airflow: Airflow, life: Life)
     moves = life.ledger.find("flight_delay", event="alias")
     assert [(e.verdict, e.reason) for e in moves[1:]] == [("promote", "it is time"), ("roll_back", "it was not")]
     assert moves[-1].as_of == "2013-03-20T04:00:00+00:00", "the end of the newest scored partition"
+    twice = airflow.run("flight_delay.operate", action="roll_back", reason="somebody else pressed it too", version=None)
+    assert twice.state == "failed" and "was rolled back to version 1 already" in twice.said
+    assert versions.aliases("flight_delay") == {"champion": "1", "previous": two}
+
+
+def test_operate_lets_monitoring_ask_again(airflow: Airflow, life: Life) -> None:
+    ran = airflow.run("flight_delay.operate", action="rearm", reason="the request was lost", version=None)
+    assert ran.state == "success" and ran.done("rearm"), ran.log
+    (entry,) = life.ledger.find("flight_delay", event="rearm")
+    assert (entry.version, entry.reason) == ("1", "the request was lost")
+    assert versions.aliases("flight_delay") == {"champion": "1"}
 
 
 @pytest.mark.parametrize(

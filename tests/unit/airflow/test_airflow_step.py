@@ -119,6 +119,20 @@ def test_backfills_and_what_they_published_are_known() -> None:
     assert not step("2013-03-10").started_by_backfill
 
 
+def test_the_mark_of_a_backfill_survives_every_hop() -> None:
+    """An ingested backfill starts scoring by an event, which starts monitoring by another."""
+    first = SimpleNamespace(extra=None)
+    step("2013-03-10", run_id="backfill__2013-03-10").pass_on(first)
+    scoring = step("2013-03-10", [event("flights", "backfill__1", **first.extra)], run_id="asset_triggered__1")
+    second = SimpleNamespace(extra={"rows": 3})
+    scoring.pass_on(second)
+    assert second.extra == {"rows": 3, "backfill": True}
+    assert step("2013-03-10", [event("p", "asset_triggered__1", **second.extra)]).started_by_backfill
+    live = SimpleNamespace(extra=None)
+    step("2013-03-10", [event("flights", "scheduled__1")]).pass_on(live)
+    assert live.extra is None
+
+
 def test_the_actor_names_run_task_and_person() -> None:
     asked = step()
     assert asked.actor.to_dict() == {
