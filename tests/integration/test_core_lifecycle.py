@@ -274,6 +274,17 @@ def test_a_champion_that_reads_a_feed_which_the_spec_dropped(life: Life, tmp_pat
     assert gate(done.evaluation, "champion").figures["n_blocks"] == 14, gate(done.evaluation, "champion")
 
 
+def test_a_champion_gate_that_is_off_does_not_ask_the_champion(life: Life, monkeypatch: Any) -> None:
+    def never(*_: Any) -> Any:
+        raise AssertionError("the champion was scored")
+
+    monkeypatch.setattr("perennial.training.evaluate.champion_scores", never)
+    spec = quick(life)
+    gates = spec.gates.model_copy(update={"champion": spec.gates.champion.model_copy(update={"mode": "disabled"})})
+    done = life.train("off", MID_MARCH, spec=spec.model_copy(update={"gates": gates}))
+    assert gate(done.evaluation, "champion").mode == "disabled"
+
+
 def test_a_dry_run_is_on_record_and_registers_nothing(life: Life) -> None:
     done = life.train("dry", MID_MARCH, dry_run=True, spec=quick(life))
     assert life.ledger.find("flight_delay", event="decision")[-1].figures["dry_run"] is True

@@ -66,7 +66,7 @@ def champion_gate(
     :param y: labels; binary ones are 0 and 1.
     :param new: the candidate's scores. ``old``: the champion's, of the same rows.
     :param blocks: the block of each row; their sorted order must be the order of time.
-    :param min_gain: what the lower bound must exceed (``metrics.default_min_gain``).
+    :param min_gain: what the lower bound must exceed (``ModelSpec.min_gain``).
     :param judged_before: candidates already judged against this champion on an overlapping holdout (the ledger knows).
     :param left_out: blocks of the holdout that are not among the rows (labels missing or too few).
     :param threshold_new: decision threshold of the candidate, for decisions; ``threshold_old``: the champion's.

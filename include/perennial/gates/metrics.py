@@ -89,13 +89,6 @@ def gains(metric: Metric, new: Floats, old: Floats) -> Floats:
     return (new - old) if metric.greater_is_better else (old - new)
 
 
-def default_min_gain(metric: Metric, min_gain: float | None) -> float:
-    """The spec's ``min_gain``, or the default: 0, and .01 where gains are relative."""
-    if min_gain is not None:
-        return float(min_gain)
-    return 0.01 if metric.relative else 0.0
-
-
 def roc_auc(y: Any, s: Any) -> float:
     """Area under the ROC curve by mid-ranks (ties count one half); NaN when one class is missing."""
     from scipy.stats import rankdata

@@ -162,14 +162,6 @@ class AirflowClient:
         """DAG files that could not be imported: ``filename``, ``stack_trace``."""
         return list(self.pages("importErrors", "import_errors"))
 
-    def pause(self, dag_id: str) -> None:
-        """Pause a DAG. A paused DAG loses the keyed events that arrive meanwhile, for good."""
-        self.request("PATCH", f"dags/{_q(dag_id)}", json={"is_paused": True})
-
-    def unpause(self, dag_id: str) -> None:
-        """Let a DAG run again."""
-        self.request("PATCH", f"dags/{_q(dag_id)}", json={"is_paused": False})
-
     # -- runs ----------------------------------------------------------------------------------------------------------
 
     def trigger(
@@ -354,27 +346,6 @@ class AirflowClient:
             if error.status != 409:
                 raise
             self.request("PATCH", f"pools/{_q(name)}", json={"pool": name, **body})
-
-    # -- people --------------------------------------------------------------------------------------------------------
-
-    def questions(self, dag_id: str = "~", run_id: str = "~", **filters: Any) -> list[Json]:
-        """What waits for, or got, an answer by a person."""
-        return list(self.pages(f"dags/{_q(dag_id)}/dagRuns/{_q(run_id)}/hitlDetails", "hitl_details", **filters))
-
-    def answer(
-        self,
-        dag_id: str,
-        run_id: str,
-        task_id: str,
-        options: list[str],
-        params: Mapping[str, Any] | None = None,
-        map_index: int = -1,
-    ) -> Json:
-        """Answer a question."""
-        path = f"dags/{_q(dag_id)}/dagRuns/{_q(run_id)}/taskInstances/{_q(task_id)}/{map_index}/hitlDetails"
-        body = {"chosen_options": options, "params_input": dict(params or {})}
-        found: Json = self.request("PATCH", path, json=body).json()
-        return found
 
 
 def _q(part: str) -> str:

@@ -196,11 +196,6 @@ class FeedSpec(Strict):
     pool: Text = Field(default="perennial_heavy", description="Airflow pool of the heavy steps.")
     retries: Integer = Field(default=2, ge=0, le=10, description="How often Airflow tries a failed task again.")
 
-    @property
-    def event_column(self) -> str | None:
-        """Column with the time at which a row happens, or None when the feed has none."""
-        return self.event_time
-
 
 # -------------------------------------------------------------------------------------------------------------- models
 

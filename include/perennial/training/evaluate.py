@@ -114,7 +114,7 @@ def evaluate(
         ),
     ]  # fmt: skip
     judged = no_champion(spec.gates.champion.mode)
-    if champion is not None:
+    if champion is not None and spec.gates.champion.mode != "disabled":
         judged = _against(plan, rows, scores, keep, covered, wanted, champion, threshold, ledger, candidate, fence)
     results = [*floor_and_baseline, judged]
     decision = decide(results)

@@ -10,7 +10,7 @@ import pytest
 from sklearn.metrics import get_scorer
 
 from perennial.errors import SpecError
-from perennial.gates.metrics import default_min_gain, gain, gains, get_metric, log_loss, roc_auc
+from perennial.gates.metrics import gain, gains, get_metric, log_loss, roc_auc
 
 pytestmark = pytest.mark.fast
 
@@ -65,12 +65,6 @@ def test_gain_is_positive_when_better():
     assert gain(mae, 0.0, 0.0) == 0
     assert gain(mae, 1.0, 0.0) == -np.inf
     np.testing.assert_allclose(gains(mae, np.array([9.0, 0.0]), np.array([10.0, 0.0])), [0.1, 0.0])
-
-
-def test_default_min_gain():
-    assert default_min_gain(get_metric("roc_auc", "binary"), None) == 0.0
-    assert default_min_gain(get_metric("neg_mean_absolute_error", "regression"), None) == 0.01
-    assert default_min_gain(get_metric("roc_auc", "binary"), 0.02) == 0.02
 
 
 def test_unknown_metric_says_what_was_meant():

@@ -210,8 +210,6 @@ def test_helpers_of_a_model(specs: Folder) -> None:
     assert (regression.min_gain("champion"), regression.min_gain("baseline")) == (0.01, 0.0)
     said = load_model(specs.model(training="{holdout: P21D, gap: P9D}", gates="{champion: {min_gain: 0.002}}"))
     assert (said.holdout_for(400).days, said.gap_for(arrivals).days, said.min_gain("champion")) == (21, 9, 0.002)
-    assert load_feed(specs.feed()).event_column == "sched_dep"
-    assert arrivals.event_column is None
 
 
 @pytest.mark.parametrize(
