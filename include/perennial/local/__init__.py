@@ -6,4 +6,6 @@ Nothing is imported here, because Airflow's own processes import this package fo
 from __future__ import annotations
 
 #: Airflow's ``[database] sql_alchemy_connect_args`` names this: on a busy machine a writer waits instead of failing.
-SQLITE_CONNECT_ARGS: dict[str, object] = {"timeout": 60}
+#: Airflow's API server can wait for a lock that another of its own requests holds; only this timeout ends that, so it
+#: is well below its clients' patience (60 s), and callers ask again.
+SQLITE_CONNECT_ARGS: dict[str, object] = {"timeout": 15}

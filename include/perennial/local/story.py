@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import secrets
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any, TextIO
 
 from perennial.errors import PerennialError
 from perennial.local.landing import Feed, LandingSimulator
-from perennial.local.rest import AirflowClient
+from perennial.local.rest import AirflowClient, AirflowError
 
 _DONE = {"success", "failed"}
 
@@ -81,7 +82,7 @@ class Story:
     def history(self, spans: Mapping[Feed, tuple[str, str]]) -> None:
         """Ingest histories of some feeds at once, through the form, announcing none."""
         runs = [
-            self.client.trigger(f"{feed}.ingest", conf={"from": first, "to": last, "announce": "none"})
+            self.trigger(f"{feed}.ingest", **{"from": first, "to": last, "announce": "none"})
             for feed, (first, last) in spans.items()
         ]
         self.follow(runs)
@@ -95,8 +96,18 @@ class Story:
                 self.tell.line(f"{run['dag_id']}: {what} {refused['partition']}: {refused['reason']}")
 
     def trigger(self, dag_id: str, *, key: str | None = None, **conf: Any) -> dict[str, Any]:
-        """Start a run, as the form would."""
-        return self.client.trigger(dag_id, conf=conf, partition_key=key)
+        """Start a run, as the form would. The run is named here, so that asking again never starts a second one."""
+        run_id = f"manual__{datetime.now(UTC).isoformat()}__{secrets.token_hex(3)}"
+        for attempt in range(5):
+            try:
+                return self.client.trigger(dag_id, conf=conf, partition_key=key, run_id=run_id)
+            except AirflowError as e:
+                if e.status == 409 and attempt:
+                    return self.client.run(dag_id, run_id)  # the first request had gone through
+                if e.status not in (None, 500) or attempt == 4:
+                    raise
+                time.sleep(1)
+        raise AssertionError("unreachable")
 
     def follow(self, runs: Sequence[Mapping[str, Any]], need: str = "success") -> list[dict[str, Any]]:
         """Wait for runs, showing what they do.
