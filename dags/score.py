@@ -21,7 +21,8 @@ DOC = """
 One run per partition: when a feed that is read at the same key announces it ({feeds}), by hand with a **Partition
 Key**, or as a **backfill** from this page. Waits by name for inputs that are not there. Scores with the champion of
 that time and its own feature definition, checks, and replaces the partition's predictions in one commit: running it
-again publishes the same rows.
+again publishes the same rows. An input that does not come within {wait} is left out, and the rows are marked
+*degraded*; when it comes, they are scored again. Skips while the model is paused.
 """
 
 FORM = {
@@ -37,11 +38,11 @@ def score(spec: ModelSpec, specs: SpecSet) -> DAG:
     feeds = scoring_feeds(spec, specs)
     with DAG(
         **common(spec, "score", f"Score {spec.entity} with {spec.name}"),
-        schedule=schedules.keyed(entity, reduce(or_, [assets.feed(f) for f in feeds])),
+        schedule=schedules.keyed(entity, reduce(or_, [*map(assets.feed, feeds), assets.resumed(spec.name)])),
         **schedules.bounds(entity),
         params=FORM,
         max_active_runs=8,
-        doc_md=DOC.format(name=spec.name, description=spec.description, feeds=", ".join(feeds)),
+        doc_md=DOC.format(name=spec.name, description=spec.description, feeds=", ".join(feeds), wait=spec.scoring.wait),
     ) as dag:
         light = {"name": spec.name, "pool": "perennial_light"}
         inputs = InputsSensor(task_id="inputs", **light)

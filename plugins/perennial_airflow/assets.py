@@ -28,3 +28,8 @@ def version(model: str) -> Asset:
 def retraining_requested(model: str) -> Asset:
     """Monitoring asks for retraining."""
     return Asset(name=f"{model}.retraining_requested", uri=f"perennial://requests/{model}")
+
+
+def resumed(model: str) -> Asset:
+    """A paused model works again; carries the partitions that are to be scored now."""
+    return Asset(name=f"{model}.resumed", uri=f"perennial://resumed/{model}")

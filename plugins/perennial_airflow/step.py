@@ -130,6 +130,26 @@ class Step:
             return max(instants)
         return self.run_after.astimezone(dt.UTC)
 
+    def skip_if_paused(self, model: str, key: str | None = None) -> None:
+        """End the run here, as skipped, while the model is paused; a partition goes on the list of what to make up for.
+
+        Airflow's own pause would lose the keyed events that arrive meanwhile.
+        """
+        from airflow.sdk.exceptions import AirflowSkipException
+
+        from perennial.registry.pause import paused, record_skip
+
+        since = paused(self.ledger, model)
+        if since is None:
+            return
+        if key is not None:
+            record_skip(self.ledger, model, key, since, self.actor, self.fence)
+        who, when = since.actor.get("user") or "somebody", since.at[:16].replace("T", " ")
+        raise AirflowSkipException(
+            f"{model} has been paused since {when} UTC by {who} ({since.reason}), so nothing was done: "
+            "resume it with the action resume of its operate DAG"
+        )
+
     @property
     def fence(self) -> Callable[[], None]:
         """One round trip to the supervisor. The orphan of a killed worker dies here instead of acting."""

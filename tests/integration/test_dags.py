@@ -25,6 +25,7 @@ from perennial.ledger import Ledger
 from perennial.local.landing import LandingSimulator
 from perennial.registry import tracking, versions
 from perennial.specs.partitions import keys_between
+from perennial.training.bundle import Bundle
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 
@@ -300,7 +301,9 @@ def test_score_publishes_and_announces_its_key(airflow: Airflow, life: Life) -> 
     ran = airflow.run("flight_delay.score", "2013-03-20")
     assert ran.state == "success" and ran.done("inputs", "score", "check", "publish") and ran.skipped("refuse"), ran.log
     assert ran.events == [("flight_delay.predictions", "2013-03-20")]
-    assert ran.xcom["inputs"] == {"key": "2013-03-20", "version": "1", "as_of": "2013-03-21T04:00:00+00:00"}
+    assert ran.xcom["inputs"] == {
+        "key": "2013-03-20", "version": "1", "as_of": "2013-03-21T04:00:00+00:00", "missing": []
+    }  # fmt: skip
     table = prediction_table(life.spec, life.entity)
     version = table.version
     assert airflow.run("flight_delay.score", "2013-03-20").state == "success"
@@ -323,13 +326,56 @@ def test_score_refuses_bad_output_and_keeps_what_was_there(
     assert life.ledger.find("flight_delay", event="scoring", verdict="refused")[0].partition == "2013-03-20"
 
 
-def test_score_without_its_inputs_says_which(airflow: Airflow, life: Life) -> None:
-    weather = feed_table(life.feeds["weather"])
-    weather.replace({"2013-03-20": weather.read(["2013-03-20"]).drop_columns(["partition", "digest"]).slice(0, 0)})
+def empty(feed: Any, key: str) -> pa.Table:
+    """Take a partition out of the lake; returns what was in it."""
+    rows = feed_table(feed).read([key]).drop_columns(["partition", "digest"])
+    feed_table(feed).replace({key: rows.slice(0, 0)})
+    return rows
+
+
+def test_score_without_the_rows_themselves_says_so(airflow: Airflow, life: Life) -> None:
+    empty(life.entity, "2013-03-20")
     past = utc("2013-03-20T04:00")  # as a backfill's runs have it
     ran = airflow.run("flight_delay.score", "2013-03-20", run_id="backfill__x", run_after=past)
     assert ran.state == "failed"
-    assert ran.said == "weather 2013-03-20 had not landed when the wait ended: land it, then clear this task"
+    assert ran.said == "flights 2013-03-20 had not landed when the wait ended: land it, then clear this task"
+
+
+def test_a_late_input_is_scored_without_then_again_with_it(
+    airflow: Airflow, life: Life, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """And what was built without it is stale: training would build it anew."""
+    weather, builder = life.feeds["weather"], champion_builder(life)
+    rows = empty(weather, "2013-03-20")
+    past = utc("2013-03-20T04:00")
+    ran = airflow.run("flight_delay.score", "2013-03-20", run_id="backfill__x", run_after=past)
+    assert ran.state == "success" and ran.done("publish"), ran.log
+    assert (
+        "flight_delay 2013-03-20 is scored without weather 2013-03-20: the wait for it is over"
+        in capfd.readouterr().out
+    )
+    assert degraded(life, "2013-03-20") == {True}
+    assert builder.ready(["2013-03-20"]) == [], "nothing trains on it or judges drift by it"
+    (entry,) = life.ledger.find("flight_delay", event="scoring")
+    assert (entry.verdict, entry.partition, entry.figures["missing"]) == (
+        "degraded",
+        "2013-03-20",
+        ["weather 2013-03-20"],
+    )
+    before = builder.table.partitions()["2013-03-20"].digest
+    feed_table(weather).replace({"2013-03-20": rows})
+    again = airflow.run("flight_delay.score", "2013-03-20")
+    assert again.state == "success" and degraded(life, "2013-03-20") == {False}, again.log
+    assert [e.verdict for e in life.ledger.find("flight_delay", event="scoring")] == ["degraded", "restored"]
+    assert builder.table.partitions()["2013-03-20"].digest != before
+
+
+def champion_builder(life: Life) -> Any:
+    return Bundle(tracking.cache_folder().fetch(versions.require_champion("flight_delay").model_id)).builder(life.feeds)
+
+
+def degraded(life: Life, key: str) -> set[bool]:
+    return set(prediction_table(life.spec, life.entity).read([key], columns=["degraded"]).column(0).to_pylist())
 
 
 def test_score_without_a_champion_is_a_sentence(airflow: Airflow) -> None:
@@ -402,9 +448,34 @@ def test_operate_lets_monitoring_ask_again(airflow: Airflow, life: Life) -> None
     assert versions.aliases("flight_delay") == {"champion": "1"}
 
 
+def test_a_paused_model_skips_with_a_reason_and_knows_what_it_skipped(
+    airflow: Airflow, life: Life, capfd: pytest.CaptureFixture[str]
+) -> None:
+    paused = airflow.run("flight_delay.operate", action="pause", reason="the weather feed is wrong", version=None)
+    assert paused.state == "success" and paused.done("pause"), paused.log
+    for dag in ("score", "monitor", "retrain", "train"):
+        ran = airflow.run(f"flight_delay.{dag}", "2013-03-20" if dag != "train" else None)
+        assert not ran.done("publish") and "success" not in ran.tasks.values(), ran.tasks
+        why = "(the weather feed is wrong), so nothing was done: resume it with the action resume"
+        assert why in capfd.readouterr().out, dag
+    airflow.run("flight_delay.score", "2013-03-20")
+    assert prediction_table(life.spec, life.entity).partitions() == {}
+    assert airflow.run("flight_delay.operate", action="pause", reason="again", version=None).said.endswith(
+        "paused already"
+    )
+    resumed = airflow.run(
+        "flight_delay.operate", action="resume", reason="it is right", version=None, score_skipped=True
+    )
+    assert resumed.xcom["resume"] == {"skipped": ["2013-03-20"], "announced": 1}, resumed.log
+    assert resumed.events == [("flight_delay.resumed", "2013-03-20")]
+    assert airflow.run("flight_delay.score", "2013-03-20").done("publish")
+    assert [e.verdict for e in life.ledger.find("flight_delay", event="state")] == ["paused", "resumed"]
+
+
 @pytest.mark.parametrize(
     ("conf", "says"),
     [
+        ({"action": "resume", "reason": "x"}, "flight_delay is not paused"),
         ({"action": "roll_back"}, "say why, in the form's field 'reason': it goes into the ledger"),
         ({"action": "roll_back", "reason": "x"}, "flight_delay has no previous version to roll back to"),
         ({"action": "promote", "reason": "x"}, "to promote, name the version in the form"),

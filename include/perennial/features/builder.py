@@ -114,17 +114,21 @@ class FeatureBuilder:
         self,
         keys: Sequence[str],
         *,
+        degraded: bool = False,
         fence: Fence = no_fence,
         progress: Callable[[int, int], None] = lambda done, total: None,
     ) -> Built:
         """Make the feature partitions of ``keys`` exist and be true; build only those that are not.
 
-        :raises NotReadyError: when a declared input has not landed.
+        :param degraded: build without what other feeds have not brought; the ``inputs`` label says that it was missing,
+            so the partition is stale, and is built anew, as soon as it has landed.
+        :raises NotReadyError: when a declared input has not landed (``degraded``: the entity's own partition).
         :raises DataError: when the definition fails, drops or doubles rows, or looks into the future.
         """
         self._cache = {}
         for key in keys:
-            gaps = self.missing(key)
+            own = f"{self.entity.name} {key}"
+            gaps = [m for m in self.missing(key) if not degraded or m == own]
             if gaps:
                 raise NotReadyError(f"features of {key} wait for {', '.join(gaps)}")
         inputs = {k: self.inputs(k) for k in keys}

@@ -54,17 +54,26 @@ def resolve_arms(
 
     :raises RegistryError: when there is no such version, or no champion.
     """
-    version = override or published_version(spec, entity, key)
+    before = published(spec, entity, key)
+    version = override or (before.version if before else None)
     found = versions.get(spec.name, version) if version else versions.serving_at(spec.name, as_of, ledger)
     return [Arm("champion", found.version, found.model_id)]
 
 
-def published_version(spec: ModelSpec, entity: FeedSpec, key: str) -> str | None:
-    """The version whose scores of ``key`` are published, if any."""
-    rows = prediction_table(spec, entity).read([key], columns=["model_version"])
-    if rows is None or rows.num_rows == 0:
-        return None
-    return str(rows.column("model_version")[0].as_py())
+@dataclass(frozen=True)
+class Published:
+    """What is published for a partition: by which version, and whether an input was missing."""
+
+    version: str
+    degraded: bool
+
+
+def published(spec: ModelSpec, entity: FeedSpec, key: str) -> Published | None:
+    """What is published for ``key``, if anything."""
+    for batch in prediction_table(spec, entity).batches([key], columns=["model_version", "degraded"], batch_size=1):
+        if batch.num_rows:
+            return Published(str(batch.column(0)[0].as_py()), bool(batch.column(1)[0].as_py()))
+    return None
 
 
 def builders_of(arms: Sequence[Arm], feeds: Mapping[str, FeedSpec]) -> list[FeatureBuilder]:
@@ -84,18 +93,22 @@ def score_partition(
     state: RunState,
     *,
     now: dt.datetime,
+    degraded: bool = False,
     fence: Fence = no_fence,
 ) -> dict[str, Any]:
     """Materialise the features of ``key``, score them with every arm, and stage the predictions.
 
-    :returns: rows, mean score, and share of positive decisions.
-    :raises NotReadyError: when a declared input has not landed.
+    :param degraded: score without the inputs that have not landed, and mark the rows.
+    :returns: rows, mean score, share of positive decisions, and the inputs that were missing.
+    :raises NotReadyError: when a declared input has not landed (``degraded``: the entity's own partition).
     """
     staged: list[pa.Table] = []
+    lacking: set[str] = set()
     for arm in arms:
         bundle = _bundle(arm)
         builder = bundle.builder(feeds)
-        builder.ensure([key], fence=fence)
+        builder.ensure([key], degraded=degraded, fence=fence)
+        lacking.update(builder.missing(key))
         staged.extend(_scored(bundle, builder, arm, key, state.actor.run_id, now))
     whole = pa.concat_tables(staged)
     import pyarrow.parquet
@@ -110,11 +123,13 @@ def score_partition(
         "mean_score": float(np.mean(values)) if len(values) and np.isfinite(values).all() else None,
         "positive": float(np.mean(decisions)) if spec.task.type == "binary" and len(values) else None,
         "version": arms[0].version,
+        "missing": sorted(lacking),
     }
 
 
 def _scored(bundle: Bundle, builder: FeatureBuilder, arm: Arm, key: str, run: str, now: dt.datetime) -> list[pa.Table]:
     task, facts = bundle.spec.task, bundle.facts
+    degraded = bool(builder.missing(key))
     _, end = period(builder.entity, key)
     in_sample = end <= dt.datetime.fromisoformat(facts["train_end"])
     tables = []
@@ -138,7 +153,7 @@ def _scored(bundle: Bundle, builder: FeatureBuilder, arm: Arm, key: str, run: st
             "model_version": pa.array([arm.version] * n, pa.string()),
             "arm": pa.array([arm.name] * n, pa.string()),
             "in_sample": pa.array([in_sample] * n, pa.bool_()),
-            "degraded": pa.array([False] * n, pa.bool_()),
+            "degraded": pa.array([degraded] * n, pa.bool_()),
             "run": pa.array([run] * n, pa.string()),
             "scored_at": pa.array([now] * n, pa.timestamp("us", tz="UTC")),
         }

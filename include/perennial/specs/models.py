@@ -12,7 +12,7 @@ import math
 import re
 import zoneinfo
 from pathlib import PurePosixPath
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 from pydantic import Strict as Exactly
@@ -138,6 +138,15 @@ class Strict(BaseModel):
     """Unknown keys are errors, values are not coerced in surprising ways, objects do not change."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
+
+    @classmethod
+    def stored(cls, value: Any) -> Self:
+        """Read a copy that was valid when it was stored: in a version's bundle, or by a run's first task.
+
+        Such a copy outlives the spec language: a key that it has and that no longer exists is left out, and what was
+        added since has its default.
+        """
+        return cls.model_validate(value, extra="ignore")
 
 
 # --------------------------------------------------------------------------------------------------------------- feeds

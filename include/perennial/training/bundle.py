@@ -56,11 +56,11 @@ class Bundle:
 
     @cached_property
     def spec(self) -> ModelSpec:
-        return ModelSpec.model_validate(self.document("plan")["spec"])
+        return ModelSpec.stored(self.document("plan")["spec"])
 
     @cached_property
     def feeds(self) -> dict[str, FeedSpec]:
-        return {n: FeedSpec.model_validate(f) for n, f in self.document("plan")["feeds"].items()}
+        return {n: FeedSpec.stored(f) for n, f in self.document("plan")["feeds"].items()}
 
     @cached_property
     def definition(self) -> Definition:

@@ -73,6 +73,7 @@ def evaluate(
     candidate: Candidate,
     ledger: Ledger,
     fence: Fence = no_fence,
+    actor: Actor | None = None,
 ) -> Evaluation:
     """Run every gate on the holdout's labelled rows.
 
@@ -115,7 +116,9 @@ def evaluate(
     ]  # fmt: skip
     judged = no_champion(spec.gates.champion.mode)
     if champion is not None and spec.gates.champion.mode != "disabled":
-        judged = _against(plan, rows, scores, keep, covered, wanted, champion, threshold, ledger, candidate, fence)
+        judged = _against(
+            plan, rows, scores, keep, covered, wanted, champion, threshold, ledger, candidate, fence, actor
+        )
     results = [*floor_and_baseline, judged]
     decision = decide(results)
     keys = sorted(wanted)
@@ -141,6 +144,7 @@ def _against(
     ledger: Ledger,
     candidate: Candidate,
     fence: Fence,
+    actor: Actor | None,
 ) -> GateResult:
     """The champion gate. What it needs is read first: an outage is worth a retry, and is no verdict."""
     spec = plan.spec
@@ -148,6 +152,7 @@ def _against(
     seen_until = dt.datetime.fromisoformat(other.facts["train_end"])
     unseen = {k for k in wanted if period(plan.entity, k)[0] >= seen_until}
     judged = unseen & covered
+    order = claim_holdout(ledger, plan, champion.version, min(wanted), max(wanted), candidate.run_id, actor, fence)
     mask = keep & np.isin(rows.blocks, sorted(judged))
     theirs = champion_scores(other, plan, sorted(set(plan.holdout_keys)), rows, fence)
     return champion_gate(
@@ -159,7 +164,7 @@ def _against(
         metric=get_metric(spec.metric.name, spec.task.type),
         within=spec.metric.within,
         min_gain=spec.min_gain("champion"),
-        judged_before=judged_before(ledger, spec.name, champion.version, min(wanted), max(wanted), candidate.run_id),
+        judged_before=order,
         left_out=len(unseen) - len(judged),
         threshold_new=threshold,
         threshold_old=other.facts["threshold"],
@@ -185,18 +190,54 @@ def champion_scores(
     return estimators.score(other.model, X, plan.spec.task.type)
 
 
-def judged_before(ledger: Ledger, model: str, champion: str, first: str, last: str, run_id: str) -> int:
-    """Candidates judged against this champion on a holdout that overlaps ``first`` to ``last``: the ledger knows.
+def claim_holdout(
+    ledger: Ledger,
+    plan: TrainingPlan,
+    champion: str,
+    first: str,
+    last: str,
+    run_id: str,
+    actor: Actor | None = None,
+    fence: Fence = no_fence,
+) -> int:
+    """Take this candidate's place among those judged against ``champion`` on a holdout that overlaps its own.
 
-    :param run_id: the MLflow run of the candidate itself, which does not count (a cleared run judges it again).
+    The place is an entry of the ledger, written before anything is computed: of two candidates that are judged in the
+    same second one comes first, and a cleared run keeps its place.
+
+    :param first: first partition of the holdout; ``last``: its last. ``run_id``: the candidate's MLflow run.
+    :returns: how many other candidates came before.
     """
-    found = 0
-    for e in ledger.find(model, event="decision"):
-        span = e.figures.get("holdout")
-        own = e.figures.get("mlflow_run") == run_id
-        if not own and e.figures.get("champion") == champion and span and span[0] <= last and span[1] >= first:
-            found += 1
-    return found
+    ledger.append(
+        Entry(
+            id=f"judging/{champion}/{run_id}",
+            event="judging",
+            subject=plan.spec.name,
+            version=champion,
+            verdict="claimed",
+            reason=f"a candidate is judged against version {champion} on {first} to {last}",
+            as_of=plan.as_of.isoformat(),
+            figures={"champion": champion, "holdout": [first, last], "mlflow_run": run_id},
+            actor=actor.to_dict() if actor else {},
+        ),
+        fence=fence,
+    )
+    return judged_before(ledger, plan.spec.name, champion, first, last, run_id)
+
+
+def judged_before(ledger: Ledger, model: str, champion: str, first: str, last: str, run_id: str) -> int:
+    """Candidates whose place among those judged against ``champion`` on an overlapping holdout is before this one's.
+
+    :param run_id: the candidate's MLflow run; one without a place would come last.
+    """
+    before: set[str] = set()
+    for e in ledger.find(model, event="judging", version=champion):
+        if e.figures["mlflow_run"] == run_id:
+            break
+        span = e.figures["holdout"]
+        if span[0] <= last and span[1] >= first:
+            before.add(e.figures["mlflow_run"])
+    return len(before)
 
 
 def record(

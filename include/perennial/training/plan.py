@@ -81,8 +81,8 @@ class TrainingPlan:
     @classmethod
     def from_dict(cls, value: Mapping[str, Any]) -> TrainingPlan:
         return cls(
-            spec=ModelSpec.model_validate(value["spec"]),
-            feeds={n: FeedSpec.model_validate(f) for n, f in value["feeds"].items()},
+            spec=ModelSpec.stored(value["spec"]),
+            feeds={n: FeedSpec.stored(f) for n, f in value["feeds"].items()},
             definition=Definition.from_dict(value["definition"]),
             as_of=dt.datetime.fromisoformat(value["as_of"]),
             seed=value["seed"],

@@ -17,7 +17,7 @@ from perennial_airflow.step import Step, check_key, live_specs
 
 def stored_feed(step: Step) -> FeedSpec:
     """The run's own copy of the feed's spec."""
-    return FeedSpec.model_validate(step.state.read("request")["feed"])
+    return FeedSpec.stored(step.state.read("request")["feed"])
 
 
 def request(step: Step, name: str) -> dict[str, Any]:

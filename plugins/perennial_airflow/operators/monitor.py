@@ -27,6 +27,7 @@ class PlanMonitoringOperator(StepOperator):
         spec = specs.model(self.name)
         entity = specs.feed(spec.entity)
         key = step.require_key(entity)
+        step.skip_if_paused(self.name)
         if step.started_by_backfill:
             raise AirflowSkipException(
                 f"{key} was scored by a backfill, which asks nobody: run monitor by hand for a look"

@@ -1,4 +1,4 @@
-"""Operating a model by hand: promote, roll back, re-arm monitoring. One form, one click, on record."""
+"""Operating a model by hand: promote, roll back, pause, resume, re-arm monitoring. One form, one click, on record."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import datetime as dt
 from typing import Any
 
 from perennial.errors import UsageError
+from perennial.specs import FeedSpec, ModelSpec
+from perennial_airflow import assets
 from perennial_airflow.operators.base import BranchStepOperator, StepOperator
 from perennial_airflow.step import Step, live_specs
 
@@ -24,6 +26,8 @@ class OperateRequestOperator(BranchStepOperator):
         aliases = versions.aliases(self.name)
         champion = aliases.get(versions.CHAMPION)
         target = step.params.get("version")
+        if action in ("pause", "resume"):
+            return self._keep(step, spec, specs.feed(spec.entity), str(action), None, champion, reason)
         if action == "rearm":
             target = target or champion
             if target is None:
@@ -43,21 +47,30 @@ class OperateRequestOperator(BranchStepOperator):
         if str(target) == champion and action != "rearm":
             raise UsageError(f"{self.name}: version {target} is champion already")
         versions.get(self.name, str(target))
-        as_of = _as_of(step, spec, specs.feed(spec.entity))
-        step.state.write(
-            "request",
-            {
-                "action": action,
-                "target": str(target),
-                "champion": champion,
-                "reason": reason,
-                "as_of": as_of.isoformat(),
-            },
-        )
-        return str(action)
+        return self._keep(step, spec, specs.feed(spec.entity), str(action), str(target), champion, reason)
+
+    def _keep(
+        self,
+        step: Step,
+        spec: ModelSpec,
+        entity: FeedSpec,
+        action: str,
+        target: str | None,
+        champion: str | None,
+        why: str,
+    ) -> str:
+        """Keep the request for the task that acts."""
+        from perennial.registry.pause import paused
+
+        if action in ("pause", "resume") and (paused(step.ledger, self.name) is None) == (action == "resume"):
+            raise UsageError(f"{self.name} is {'not paused' if action == 'resume' else 'paused already'}")
+        as_of = _as_of(step, spec, entity)
+        request = {"action": action, "target": target, "champion": champion, "reason": why, "as_of": as_of.isoformat()}
+        step.state.write("request", request)
+        return action
 
 
-def _as_of(step: Step, spec: Any, entity: Any) -> dt.datetime:
+def _as_of(step: Step, spec: ModelSpec, entity: FeedSpec) -> dt.datetime:
     """The form's as_of; else the end of the newest scored key; else the run's own instant."""
     from perennial.lake.homes import prediction_table
     from perennial.specs.partitions import period
@@ -89,6 +102,47 @@ class RearmOperator(StepOperator):
             fence=step.fence,
         )
         return {"rearmed": asked["target"]}
+
+
+class PauseOperator(StepOperator):
+    """From here on the model's runs skip, with this reason."""
+
+    ui_color = "#f3ecd8"
+
+    def step(self, step: Step) -> dict[str, Any]:
+        from perennial.registry.pause import PAUSED, set_state
+
+        asked = step.state.read("request")
+        as_of = dt.datetime.fromisoformat(asked["as_of"])
+        set_state(
+            step.ledger, self.name, PAUSED, reason=asked["reason"], as_of=as_of, actor=step.actor, fence=step.fence
+        )
+        return {"paused": self.name}
+
+
+class ResumeOperator(StepOperator):
+    """Let the model's runs work again; names the partitions that were skipped, and announces them if asked to."""
+
+    def step(self, step: Step) -> dict[str, Any]:
+        from perennial.registry.pause import RESUMED, paused, set_state, skipped
+
+        asked = step.state.read("request")
+        since = paused(step.ledger, self.name)
+        if since is not None:
+            keys = skipped(step.ledger, self.name, since)
+            step.state.write("skipped", keys)  # before the state changes: a retry still knows them
+        keys = step.state.read("skipped")
+        as_of = dt.datetime.fromisoformat(asked["as_of"])
+        set_state(
+            step.ledger, self.name, RESUMED, reason=asked["reason"], as_of=as_of, actor=step.actor, fence=step.fence
+        )
+        score = bool(step.params.get("score_skipped"))
+        if score and keys:
+            step.context["outlet_events"][assets.resumed(self.name)].add_partitions(keys)  # type: ignore[typeddict-item]
+        span = f"{len(keys)} partitions were skipped ({keys[0]} to {keys[-1]})" if keys else "no partition was skipped"
+        then = "they are scored now" if score else "backfill them on the page of the score DAG"
+        self.log.info("%s is resumed; %s%s", self.name, span, f": {then}: {', '.join(keys)}" if keys else "")
+        return {"skipped": keys[:200], "announced": len(keys) if score else 0}
 
 
 class MoveChampionOperator(StepOperator):

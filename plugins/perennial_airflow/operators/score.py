@@ -20,9 +20,18 @@ class ScoreOperator(StepOperator):
 
         spec, feeds, asked = stored_model(step)
         arms = [Arm(**a) for a in asked["arms"]]
-        return score_partition(
-            spec, feeds, asked["key"], arms, step.state, now=dt.datetime.now(dt.UTC), fence=step.fence
+        found = score_partition(
+            spec,
+            feeds,
+            asked["key"],
+            arms,
+            step.state,
+            now=dt.datetime.now(dt.UTC),
+            degraded=bool(asked["missing"]),
+            fence=step.fence,
         )
+        step.state.write("scored", found)
+        return found
 
 
 class CheckOutputOperator(BranchStepOperator):
@@ -43,11 +52,27 @@ class PublishOperator(StepOperator):
     """Replace the partition's predictions in one commit; announces ``<model>.predictions``."""
 
     def step(self, step: Step) -> dict[str, Any]:
+        from perennial.scoring.late import record_late_inputs, sentence
         from perennial.scoring.predict import publish
 
         spec, feeds, asked = stored_model(step)
         step.pass_on(step.context["outlet_events"][assets.predictions(self.name)])  # type: ignore[typeddict-item]
-        return publish(spec, feeds[spec.entity], asked["key"], step.state, step.fence)
+        done = publish(spec, feeds[spec.entity], asked["key"], step.state, step.fence)
+        missing = step.state.read("scored")["missing"]
+        if missing or asked["was_degraded"]:
+            self.log.warning("%s %s: %s", self.name, asked["key"], sentence(missing))
+            record_late_inputs(
+                self.name,
+                asked["key"],
+                missing,
+                step.ledger,
+                step.actor,
+                version=asked["arms"][0]["version"],
+                as_of=asked["as_of"],
+                digest=done["digest"],
+                fence=step.fence,
+            )
+        return {**done, "missing": missing}
 
 
 class RefuseOperator(StepOperator):

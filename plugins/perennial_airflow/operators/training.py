@@ -51,6 +51,7 @@ class PlanOperator(StepOperator):
         spec = specs.model(self.name)
         if step.key:
             step.require_key(specs.feed(spec.entity))
+        step.skip_if_paused(self.name)
         window, seed = step.params.get("window"), step.params.get("seed")
         plan = make_plan(
             spec,
@@ -124,7 +125,7 @@ class EvaluateOperator(StepOperator):
 
         plan = _plan(step)
         _, holdout = _snapshots(step)
-        found = evaluate(plan, holdout, _candidate(step), step.ledger, step.fence)
+        found = evaluate(plan, holdout, _candidate(step), step.ledger, step.fence, step.actor)
         step.fence()
         step.state.write("evaluation", found.to_dict())
         self.report_url = step.state.report("decision.html", report(plan, found))
@@ -230,6 +231,7 @@ class GuardsOperator(BranchStepOperator):
             raise UsageError(f"{step.actor.dag_id} needs a partition key or an as_of: fill in the form")
         if step.key:
             step.require_key(entity)
+        step.skip_if_paused(self.name)
         as_of = step.as_of(entity)
         found = check_guards(spec, specs.feeds, as_of, step.ledger, step.actor)
         step.state.write("declined", [g.reason for g in found if not g.passed])

@@ -158,6 +158,22 @@ def test_what_has_not_landed_is_named(world: World) -> None:
         builder.ensure(["2012-12-31"])
 
 
+def test_a_degraded_partition_is_built_without_what_is_late_and_anew_with_it(world: World) -> None:
+    builder = world.builder(world.definition())
+    weather = feed_table(world.specs.feed("weather"))
+    rows = read(world, "weather", "2013-01-15")
+    whole = builder.ensure(["2013-01-15"]).digests
+    weather.replace({"2013-01-15": rows.slice(0, 0)})
+    with pytest.raises(NotReadyError, match="wait for weather 2013-01-15"):
+        builder.ensure(["2013-01-15"])
+    built = builder.ensure(["2013-01-15"], degraded=True)
+    assert built.inputs["2013-01-15"]["weather/2013-01-15"] == "missing" and built.digests != whole
+    weather.replace({"2013-01-15": rows})
+    assert builder.ensure(["2013-01-15"]).digests == whole
+    with pytest.raises(NotReadyError, match=r"features of 2013-01-21 wait for flights 2013-01-21$"):
+        builder.ensure(["2013-01-21"], degraded=True)
+
+
 def test_an_entity_with_a_delay_sees_its_own_partition(world: World) -> None:
     flights = world.specs.feed("flights")
     world.specs.feeds["flights"] = flights.model_copy(update={"delay": world.specs.feed("arrivals").delay})

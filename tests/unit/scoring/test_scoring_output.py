@@ -14,7 +14,7 @@ import pytest
 from perennial.errors import DataError
 from perennial.lake.homes import feed_table, prediction_table
 from perennial.runs import Actor, RunState
-from perennial.scoring.predict import check_output, publish, published_version
+from perennial.scoring.predict import Published, check_output, publish, published
 from perennial.specs.loader import SpecSet, load_specs
 
 pytestmark = pytest.mark.fast
@@ -91,13 +91,13 @@ def test_a_partition_that_is_not_in_the_lake_is_said(specs: SpecSet) -> None:
 def test_publishing_again_changes_nothing_and_other_scores_replace(specs: SpecSet) -> None:
     spec, entity = specs.model("flight_delay"), specs.feed("flights")
     table = prediction_table(spec, entity)
-    assert published_version(spec, entity, KEY) is None
+    assert published(spec, entity, KEY) is None
     one = publish(spec, entity, KEY, stage("one", ["a", "b", "c"], [0.1, 0.2, 0.3]))
     version = table.version
     assert publish(spec, entity, KEY, stage("two", ["a", "b", "c"], [0.1, 0.2, 0.3])) == one
-    assert table.version == version and published_version(spec, entity, KEY) == "1"
+    assert table.version == version and published(spec, entity, KEY) == Published("1", False)
     publish(spec, entity, KEY, stage("three", ["a", "b", "c"], [0.3, 0.2, 0.1], ["2"] * 3))
-    assert published_version(spec, entity, KEY) == "2"
+    assert published(spec, entity, KEY) == Published("2", False)
     rows = table.read([KEY])
     assert rows.num_rows == 3 and set(rows["run"].to_pylist()) == {"three"}
 
