@@ -7,6 +7,7 @@ atomicity: ``put`` is never half-visible, and ``put_if_absent`` is a compare-and
 from __future__ import annotations
 
 import contextlib
+import datetime as dt
 import json
 import math
 import os
@@ -42,6 +43,9 @@ class Store(Protocol):
 
     def exists(self, key: str) -> bool:
         """Whether there is an object under exactly this key."""
+
+    def modified(self, key: str) -> dt.datetime | None:
+        """When an object was last written (UTC); ``None`` when there is none."""
 
     def list(self, prefix: str = "") -> Iterator[str]:
         """Keys below ``prefix/``, sorted."""
@@ -89,6 +93,12 @@ class FileStore:
 
     def exists(self, key: str) -> bool:
         return self.path(key).is_file()
+
+    def modified(self, key: str) -> dt.datetime | None:
+        try:
+            return dt.datetime.fromtimestamp(self.path(key).stat().st_mtime, dt.UTC)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
 
     def list(self, prefix: str = "") -> Iterator[str]:
         base = self.path(prefix.rstrip("/")) if prefix else self.root
@@ -162,15 +172,19 @@ class S3Store:
         raise ConflictError(f"{self.uri}/{key} was being written by others ten times in a row; run this again")
 
     def exists(self, key: str) -> bool:
+        return self.modified(key) is not None
+
+    def modified(self, key: str) -> dt.datetime | None:
         from botocore.exceptions import ClientError
 
         try:
-            self.client.head_object(Bucket=self.bucket, Key=self._key(key))
+            head = self.client.head_object(Bucket=self.bucket, Key=self._key(key))
         except ClientError as e:
             if e.response["ResponseMetadata"]["HTTPStatusCode"] == 404:
-                return False
+                return None
             raise
-        return True
+        at: dt.datetime = head["LastModified"]
+        return at
 
     def list(self, prefix: str = "") -> Iterator[str]:
         start = self._key(prefix.rstrip("/")) if prefix else self.prefix

@@ -102,6 +102,14 @@ class Step:
                 f"this run has no partition key: trigger {self.actor.dag_id} with one, such as {feed.start} "
                 "(Advanced Options in the form)"
             )
+        _, end = period(feed, self.key)
+        if self.started_by_backfill and end > dt.datetime.now(dt.UTC):
+            from airflow.sdk.exceptions import AirflowSkipException
+
+            raise AirflowSkipException(
+                f"{feed.name} {self.key} is in the future (it ends {end:%Y-%m-%d %H:%M} UTC), so this backfill's run "
+                "does nothing: its own run comes when the period has ended"
+            )
         return check_key(feed, self.key)
 
     def as_of(self, feed: FeedSpec, label_feeds: dict[str, FeedSpec] | None = None) -> dt.datetime:

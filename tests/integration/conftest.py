@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
 import os
 import shutil
 from collections.abc import Iterator
@@ -10,9 +11,11 @@ from pathlib import Path
 from unittest import mock
 
 import pytest
+from in_process import Airflow
 from lifecycle import FIRST, LAST, Life, land_feeds
 
-PROJECT = Path(__file__).resolve().parents[2]
+from airflow_home import PROJECT, airflow_environment
+from perennial.local.landing import LandingSimulator
 
 
 @pytest.fixture(scope="session")
@@ -56,3 +59,37 @@ def life(home: Path, _trained: Path, monkeypatch: pytest.MonkeyPatch) -> Iterato
     tracking.client.cache_clear()
     yield Life()
     tracking.client.cache_clear()
+
+
+@pytest.fixture(scope="module")
+def airflow_db() -> Iterator[Path]:
+    """The process's Airflow home, with its tables."""
+    with airflow_environment() as home:
+        from airflow import settings
+        from airflow.utils.db import initdb
+
+        settings.configure_orm()
+        initdb()
+        from airflow.models.pool import Pool
+        from airflow.utils.session import create_session
+
+        with create_session() as session:
+            for name, pool in json.loads((PROJECT / "include" / "pools.json").read_text()).items():
+                session.add(Pool(pool=name, slots=pool["slots"], description="", include_deferred=False))
+        yield home
+
+
+@pytest.fixture
+def airflow(airflow_db: Path, life: Life) -> Airflow:
+    """Airflow on a copy of the shared lake, with a first champion; failed tasks are not tried again."""
+    made = Airflow()
+    for dag in made.bag.dags.values():
+        for task in dag.tasks:
+            task.retries = 0
+    return made
+
+
+@pytest.fixture
+def landing(home: Path) -> LandingSimulator:
+    """Where files land, and how they are spoiled."""
+    return LandingSimulator(home / "landing")

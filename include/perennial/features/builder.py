@@ -281,6 +281,14 @@ def _typed(
             )
         else:
             target = pa.string()
-        arrays.append(_cast(column, target, f"{name} returns {field.name!r} of {key}"))
+        column = _cast(column, target, f"{name} returns {field.name!r} of {key}")
+        if pa.types.is_floating(target):
+            infinite = pc.sum(pc.is_inf(column)).as_py() or 0
+            if infinite:
+                raise DataError(
+                    f"{name} returns infinity in {field.name!r} for {infinite} of {rows.num_rows} rows of partition "
+                    f"{key}: divide by nullif(x, 0), or cut the value"
+                )
+        arrays.append(column)
         fields.append(pa.field(field.name, target))
     return pa.table(arrays, schema=pa.schema(fields))

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from perennial.contracts.expectations import Judgement, judge, load_rules
-from perennial.errors import DataError, NotReadyError
+from perennial.errors import ConflictError, DataError, NotReadyError
 from perennial.lake.content import combined_digest
 from perennial.lake.homes import feed_table, quarantine_table
-from perennial.lake.landing import landing_uri, raw_bytes, read_landed
+from perennial.lake.landing import landing_uri, raw_bytes, read_landed, seconds_since_written
 from perennial.lake.table import Fence, no_fence
 from perennial.ledger import Entry, Ledger
 from perennial.pages import page, section, table
@@ -28,6 +28,9 @@ from perennial.storage import plain
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+#: Seconds after which a file that cannot be read is taken for what it is, and no longer for one in the making.
+SETTLED = 10.0
 
 #: Partitions judged in one Great Expectations run; bounds memory.
 CHUNK = 64
@@ -59,11 +62,14 @@ def judge_partitions(
     keys: Sequence[str],
     state: RunState,
     *,
+    look_again: bool = False,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> tuple[list[Verdict], str]:
     """Read and judge the files of ``keys``, and stage the rows that are good.
 
+    :param look_again: do not judge a file that cannot be read while it is seconds old: it may not be whole yet.
     :returns: one verdict per key, and where the report page is.
+    :raises ConflictError: ``look_again``, and it may not be whole yet.
     """
     rules = load_rules(feed, folder)
     verdicts: list[Verdict] = []
@@ -80,6 +86,8 @@ def judge_partitions(
             except NotReadyError as e:
                 verdicts.append(Verdict(key, "missing", 0, 0, (str(e),), None))
             except DataError as e:
+                if look_again:
+                    _refuse_unfinished(feed, key, e)
                 verdicts.append(Verdict(key, "quarantine_batch", 0, 0, (str(e),), _sha256(files[key])))
                 state.store.put(state.key(f"staged/{key}.refused"), files[key])
             else:
@@ -100,6 +108,19 @@ def judge_partitions(
     state.write("verdicts", [asdict(v) for v in verdicts])
     report = state.report("validation.html", _report(feed, verdicts, judgements, notes))
     return verdicts, report
+
+
+def _refuse_unfinished(feed: FeedSpec, key: str, problem: DataError) -> None:
+    """A file that cannot be read and was written to a moment ago is perhaps not whole yet: worth another look.
+
+    :raises ConflictError: which is retried.
+    """
+    age = seconds_since_written(feed, key)
+    if 0 <= age < SETTLED:
+        raise ConflictError(
+            f"{problem}; it was written to {age:.0f} s ago and may not be whole yet, so it is looked at again "
+            "(upstream should write beside it and rename)"
+        )
 
 
 def _stage(feed: FeedSpec, state: RunState, found: Judgement, rows: pa.Table) -> None:

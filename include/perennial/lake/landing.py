@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import datetime as dt
 import difflib
 import gzip
 import hashlib
@@ -59,6 +60,12 @@ def raw_bytes(feed: FeedSpec, key: str) -> bytes:
         return open_store(settings().landing).get(landing_path(feed, key))
     except KeyError:
         raise NotReadyError(f"{feed.name} {key} has not landed: {landing_uri(feed, key)} is not there") from None
+
+
+def seconds_since_written(feed: FeedSpec, key: str) -> float:
+    """How long ago the partition's file was last written to; infinite when it is not there."""
+    at = open_store(settings().landing).modified(landing_path(feed, key))
+    return float("inf") if at is None else (dt.datetime.now(dt.UTC) - at).total_seconds()
 
 
 def read_landed(feed: FeedSpec, folder: Path, key: str, data: bytes | None = None) -> Landed:

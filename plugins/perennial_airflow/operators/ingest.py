@@ -70,6 +70,7 @@ class ValidateOperator(BranchStepOperator):
             Path(asked["folder"]),
             asked["keys"],
             step.state,
+            look_again=not asked["history"],
             progress=lambda done, total: self.log.info("judged %d of %d partitions", done, total),
         )
         for v in verdicts:
