@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 from pathlib import Path
 from typing import Any
@@ -224,6 +225,20 @@ def test_a_late_input_is_scored_without_then_again_with_it(
     assert again.state == "success" and degraded(life, "2013-03-20") == {False}, again.log
     assert [e.verdict for e in life.ledger.find("flight_delay", event="scoring")] == ["degraded", "restored"]
     assert builder.table.partitions()["2013-03-20"].digest != before
+
+
+def test_a_wait_that_ends_in_the_triggerer_ends_the_same(
+    airflow: Airflow, life: Life, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    spec = weak(monkeypatch, tmp_path) / "models" / "flight_delay" / "model.yaml"
+    spec.write_text(spec.read_text() + "scoring: {wait: PT3S}\n")
+    empty(life.feeds["weather"], "2013-03-20")
+    ran = airflow.run("flight_delay.score", "2013-03-20", run_after=dt.datetime.now(dt.UTC))
+    assert ran.state == "success" and degraded(life, "2013-03-20") == {True}, ran.log
+    assert ran.xcom["inputs"]["missing"] == ["weather 2013-03-20"]
+    empty(life.entity, "2013-03-21")
+    late = airflow.run("flight_delay.score", "2013-03-21", run_after=dt.datetime.now(dt.UTC))
+    assert late.said == "flights 2013-03-21 had not landed when the wait ended: land it, then clear this task"
 
 
 def champion_builder(life: Life) -> Any:
