@@ -172,7 +172,7 @@ def test_code_that_changed_in_mid_run_is_refused(life: Life, tmp_path: Path) -> 
 
 
 def test_a_search_never_sees_the_holdout(life: Life, monkeypatch: pytest.MonkeyPatch) -> None:
-    from perennial.training import fit as module
+    from perennial.training import learn as module
 
     seen: list[Any] = []
     real = module.search
@@ -193,7 +193,7 @@ def test_a_search_never_sees_the_holdout(life: Life, monkeypatch: pytest.MonkeyP
 
 
 def test_scores_that_are_no_numbers_fail_every_gate(life: Life, monkeypatch: pytest.MonkeyPatch) -> None:
-    from perennial.training import fit as module
+    from perennial.training import learn as module
 
     real = module.estimators.score
 

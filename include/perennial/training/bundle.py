@@ -1,14 +1,14 @@
 """A candidate's folder: an MLflow model, and beside it (``perennial/``) all that later steps need of it.
 
 Plain files, so that the folder can be signed, copied and opened anywhere: the resolved spec, the plan with its
-snapshots, the feature definition, the baseline, the holdout's scores, the drift reference and its thresholds, facts.
+snapshots, the feature definition, the baseline, the holdout's scores, the drift reference and its thresholds, facts,
+what the fitted state comes to, and the model's own ``pipeline.py`` when it has one.
 """
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,11 +20,12 @@ from perennial.features.definition import Definition
 from perennial.specs import FeedSpec, ModelSpec
 from perennial.storage import to_json
 from perennial.training.estimators import OWN_MODULE
+from perennial.trust.lineage import distributions, versions
 
 if TYPE_CHECKING:
     import pandas as pd
 
-FOLDER = "perennial"
+FOLDER, SOURCE = "perennial", "source"
 #: What a bundle needs to be loaded; versions are pinned to those that made it.
 _RUNTIME = ("mlflow-skinny", "scikit-learn", "numpy", "scipy", "pandas", "pyarrow", "skops", "cloudpickle")
 
@@ -76,8 +77,13 @@ class Bundle:
 
     @cached_property
     def facts(self) -> dict[str, Any]:
-        """``train_end``, ``threshold``, ``columns``, ``seed``, sizes and the holdout's metric."""
+        """``train_end``, ``threshold``, ``columns``, ``seed``, threads, runtime, sizes and the holdout's metric."""
         return dict(self.document("facts"))
+
+    def sources(self) -> dict[str, bytes]:
+        """The model's own code by file name; empty when the estimator is an importable class."""
+        folder = self.folder / FOLDER / SOURCE
+        return {p.name: p.read_bytes() for p in sorted(folder.iterdir())} if folder.is_dir() else {}
 
     @cached_property
     def model(self) -> Any:
@@ -96,20 +102,22 @@ def write_bundle(
     task: str,
     documents: Mapping[str, Any],
     frames: Mapping[str, pd.DataFrame],
-    estimator_type: str,
+    packages: Iterable[str],
+    sources: Mapping[str, bytes] | None = None,
 ) -> None:
     """Write a bundle to an empty folder.
 
     :param sample: some rows of the design matrix, for the signature.
     :param predictions: what the model says of them.
     :param documents: JSON documents by name; ``frames``: Parquet tables by name.
+    :param packages: top-level packages of the model's classes. ``sources``: its own code, by file name.
     """
     import mlflow.sklearn
     from mlflow.models import infer_signature
 
     common: dict[str, Any] = {
         "signature": infer_signature(sample, predictions),
-        "pip_requirements": requirements(estimator_type),
+        "pip_requirements": requirements(packages),
         "pyfunc_predict_fn": "predict" if task == "regression" else "predict_proba",
     }
     trusted = _skops_types(model)
@@ -125,6 +133,10 @@ def write_bundle(
         (own / f"{name}.json").write_bytes(to_json(value))
     for name, frame in frames.items():
         frame.to_parquet(own / f"{name}.parquet", index=False)
+    if sources:
+        (own / SOURCE).mkdir()
+        for name, code in sources.items():
+            (own / SOURCE / name).write_bytes(code)
 
 
 def _skops_types(model: Any) -> list[str] | None:
@@ -141,15 +153,6 @@ def _skops_types(model: Any) -> list[str] | None:
     return None if any(str(t).startswith(OWN_MODULE) for t in types) else types
 
 
-def requirements(estimator_type: str) -> list[str]:
+def requirements(packages: Iterable[str]) -> list[str]:
     """Pinned requirements of a bundle (given, because MLflow's own inference takes 13 s)."""
-    top = estimator_type.split(".")[0]
-    owners = importlib.metadata.packages_distributions().get(top, [])
-    names = dict.fromkeys([*_RUNTIME, *owners])
-    pins = []
-    for name in names:
-        try:
-            pins.append(f"{name}=={importlib.metadata.version(name)}")
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return pins
+    return [f"{name}=={version}" for name, version in versions([*_RUNTIME, *distributions(packages)]).items()]

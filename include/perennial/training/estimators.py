@@ -10,7 +10,8 @@ from __future__ import annotations
 import importlib
 import sys
 import traceback
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -106,6 +107,24 @@ def _settled(estimator: Any, seed: int, cpus: int | None) -> Any:
     if cpus is not None and greedy and parameters.get("n_jobs", cpus) is None:
         settled["n_jobs"] = cpus
     return estimator.set_params(**settled) if settled else estimator
+
+
+@contextmanager
+def threads(spec: ModelSpec, folder: Path) -> Iterator[dict[str, int]]:
+    """Give native code ``compute.cpus`` threads, and say how many each kind has: ``openmp``, ``blas``.
+
+    The estimator's libraries are loaded first: a limit reaches only what is there.
+    """
+    import sklearn.ensemble  # noqa: F401 - its OpenMP
+    from threadpoolctl import threadpool_info, threadpool_limits
+
+    resolve(spec.estimator.type, folder)
+    with threadpool_limits(limits=spec.compute.cpus):
+        found: dict[str, int] = {}
+        for library in threadpool_info():
+            kind = library["user_api"]
+            found[kind] = max(found.get(kind, 0), library["num_threads"])
+        yield found
 
 
 def fit(spec: ModelSpec, model: Any, X: pd.DataFrame, y: NDArray[np.float64]) -> Any:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from perennial.errors import DataError, SpecError
+from perennial.errors import SpecError
 from perennial.gates.baseline import fit_baseline
 from perennial.gates.blocks import estimate
 from perennial.gates.metrics import get_metric
@@ -22,11 +22,13 @@ from perennial.runs import Actor
 from perennial.storage import to_json
 from perennial.training import estimators
 from perennial.training.bundle import write_bundle
-from perennial.training.data import Rows, load_rows
+from perennial.training.data import Rows
+from perennial.training.learn import Progress, learn
 from perennial.training.plan import TrainingPlan, pipeline_digest
-from perennial.training.search import search
+from perennial.trust.lineage import runtime
 
-Progress = Callable[[str], None]
+#: The MLflow tag that names the fitted state.
+STATE_TAG = "state_sha256"
 
 
 @dataclass(frozen=True)
@@ -52,38 +54,28 @@ def fit(
     :raises DataError: when there is nothing to learn from.
     :raises SpecError: when the model's own code is not what was planned with.
     """
-    if plan.digests.get("pipeline") != pipeline_digest(plan.spec, Path(plan.folder)):
-        raise SpecError(f"{plan.spec.name}: {plan.spec.estimator.type} was edited in mid-run: clear the run as a whole")
+    sources = _sources(plan)
     run_id = tracking.run_of(plan.spec.name, actor, _inputs(plan, train, holdout))
     done = tracking.bundle_of(run_id)
     if done is not None:
         progress(f"run {run_id} has its bundle already")
         return Candidate(run_id, done)
-    from threadpoolctl import threadpool_limits
-
-    with threadpool_limits(limits=plan.spec.compute.cpus):
-        return _fit(plan, train, holdout, run_id, progress)
+    with estimators.threads(plan.spec, Path(plan.folder)) as threads:
+        return _fit(plan, train, holdout, run_id, sources, threads, progress)
 
 
 def _fit(
-    plan: TrainingPlan, train: Mapping[str, Snapshot], holdout: Mapping[str, Snapshot], run_id: str, progress: Progress
+    plan: TrainingPlan,
+    train: Mapping[str, Snapshot],
+    holdout: Mapping[str, Snapshot],
+    run_id: str,
+    sources: Mapping[str, bytes],
+    threads: Mapping[str, int],
+    progress: Progress,
 ) -> Candidate:
-    spec, folder = plan.spec, Path(plan.folder)
-    everything = load_rows(spec, plan.feeds, plan.definition, train)
-    rows = everything.labelled
-    judged = load_rows(spec, plan.feeds, plan.definition, holdout)
-    _check_rows(plan, rows)
-    params: dict[str, Any] = {}
-    if spec.search.trials > 0:
-        params = search(spec, folder, rows, plan.seed, lambda n, best: progress(f"trial {n}: best {best:.4f}"))
-    progress(f"fitting {spec.estimator.type} on {len(rows.y):,} rows of {len(plan.train_keys)} partitions")
-    model = estimators.make(spec, folder, rows.X, plan.seed, params)
-    estimators.fit(spec, model, rows.X, rows.y)
-    task = spec.task.type
-    threshold = None
-    if task == "binary":
-        threshold = spec.scoring.threshold if spec.scoring.threshold is not None else float(rows.y.mean())
-    scores = estimators.score(model, judged.X, task)
+    learned = learn(plan, train, holdout, progress)
+    spec, rows, judged, model = plan.spec, learned.rows, learned.judged, learned.model
+    task, params, threshold, scores = spec.task.type, learned.params, learned.threshold, learned.scores
     metric = get_metric(spec.metric.name, task)
     known = ~np.isnan(judged.y)
     value = float("nan")
@@ -92,7 +84,7 @@ def _fit(
         value = estimate(metric, *of, within=spec.metric.within, threshold=threshold).value
     baseline = fit_baseline(rows.X, rows.y, spec.gates.baseline.by, task, metric)
     progress("calibrating drift on blocks inside the training window")
-    reference = build_reference(everything.X, everything.blocks, spec.monitoring, plan.seed)
+    reference = build_reference(learned.window.X, learned.window.blocks, spec.monitoring, plan.seed)
     facts = {
         "train_end": plan.train_end.isoformat(),
         "as_of": plan.as_of.isoformat(),
@@ -103,6 +95,9 @@ def _fit(
         "holdout_rows": int(known.sum()),
         "seed": plan.seed,
         "cpus": spec.compute.cpus,
+        "threads": dict(threads),
+        "runtime": runtime(learned.packages),
+        "state_sha256": learned.state["sha256"],
         "search": params,
         "metric": {"name": metric.name, "value": None if np.isnan(value) else value},
     }
@@ -125,9 +120,11 @@ def _fit(
                 "facts": facts,
                 "baseline": baseline.to_dict(),
                 "drift": reference.document,
+                "state": learned.state,
             },
             frames={"reference": reference.sample, "holdout": _holdout_frame(judged, scores)},
-            estimator_type=spec.estimator.type,
+            packages=learned.packages,
+            sources=sources,
         )
         model_id = tracking.log_bundle(
             run_id,
@@ -143,7 +140,12 @@ def _fit(
                 "features": len(rows.X.columns),
             },
             metrics={f"holdout_{metric.name}": value},
-            tags={**{k.replace(":", "."): str(v) for k, v in plan.digests.items()}, "seed": str(plan.seed)},
+            tags={
+                **{k.replace(":", "."): str(v) for k, v in plan.digests.items()},
+                "seed": str(plan.seed),
+                "threads": str(spec.compute.cpus),
+                STATE_TAG: str(learned.state["sha256"]),
+            },
             snapshots={
                 f"{part}_{k}": s for part, group in (("train", train), ("holdout", holdout)) for k, s in group.items()
             },
@@ -151,13 +153,16 @@ def _fit(
     return Candidate(run_id, model_id)
 
 
-def _check_rows(plan: TrainingPlan, rows: Rows) -> None:
-    name, task = plan.spec.name, plan.spec.task.type
-    if len(rows.y) == 0:
-        raise DataError(f"{name}: none of the {len(plan.train_keys)} training partitions has a labelled row")
-    if task == "binary" and len(np.unique(rows.y)) < 2:
-        only = "positive" if rows.y[0] == 1 else "negative"
-        raise DataError(f"{name}: every one of the {len(rows.y):,} training rows is {only}; there is nothing to learn")
+def _sources(plan: TrainingPlan) -> dict[str, bytes]:
+    """The model's own code, which travels with the version; empty for an importable class.
+
+    :raises SpecError: when it is not what was planned with.
+    """
+    folder, kind = Path(plan.folder), plan.spec.estimator.type
+    if plan.digests.get("pipeline") != pipeline_digest(plan.spec, folder):
+        raise SpecError(f"{plan.spec.name}: {kind} was edited in mid-run: clear the run as a whole")
+    name, own, _ = kind.partition(":")
+    return {name: (folder / name).read_bytes()} if own else {}
 
 
 def _inputs(plan: TrainingPlan, *groups: Mapping[str, Snapshot]) -> str:

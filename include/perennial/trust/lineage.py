@@ -1,13 +1,17 @@
-"""What the code and its dependencies are: the commit, whether it is clean, and the digest of the lock."""
+"""What the code and its dependencies are: the commit, whether it is clean, the digest of the lock, and what runs it."""
 
 from __future__ import annotations
 
 import hashlib
+import importlib.metadata
 import os
+import platform
 import subprocess
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -30,6 +34,39 @@ def code_identity(folder: Path) -> Code:
         commit = _git(folder, "rev-parse", "HEAD") or "unknown"
         dirty = commit == "unknown" or bool(_git(folder, "status", "--porcelain", "--untracked-files=no"))
     return Code(commit, dirty, _lock(folder))
+
+
+#: Libraries that take part in every fit, or in reading its rows; those first that are likeliest to change a fit.
+_LIBRARIES = ("scikit-learn", "numpy", "scipy", "joblib", "optuna", "threadpoolctl", "pandas", "pyarrow", "deltalake")
+
+
+def runtime(packages: Iterable[str] = ()) -> dict[str, Any]:
+    """What runs here: ``python``, ``machine``, and ``libraries`` by distribution.
+
+    :param packages: top-level packages of the estimator's own classes; whoever distributes them comes first.
+    """
+    return {
+        "python": platform.python_version(),
+        "machine": f"{platform.system()} {platform.machine()}",
+        "libraries": versions([*distributions(packages), *_LIBRARIES, "perennial"]),
+    }
+
+
+def distributions(packages: Iterable[str]) -> list[str]:
+    """Who distributes these top-level packages."""
+    owners = importlib.metadata.packages_distributions()
+    return list(dict.fromkeys(name for package in packages for name in owners.get(package, ())))
+
+
+def versions(names: Iterable[str]) -> dict[str, str]:
+    """Installed versions of distributions; one that is not installed is left out."""
+    found = {}
+    for name in dict.fromkeys(names):
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
 
 
 def _git(folder: Path, *arguments: str) -> str:

@@ -191,7 +191,7 @@ def test_a_bundle_of_the_model_s_own_code_needs_no_file(home: Path, tmp_path: Pa
     bundle = tmp_path / "bundle"
     write_bundle(
         bundle, model, sample=X.head(5), predictions=model.predict_proba(X.head(5)), task="binary", documents={},
-        frames={}, estimator_type="pipeline.py:build",
+        frames={}, packages=["sklearn"],
     )  # fmt: skip
     (folder / "pipeline.py").unlink()
     X.to_parquet(tmp_path / "x.parquet")
