@@ -266,6 +266,10 @@ class PartitionedTable:
         :raises DataError: when the table no longer has them, or they are not what was recorded.
         """
         known = self.partitions(snapshot.version)
+        if not known:
+            raise DataError(
+                f"{self.uri} has no version {snapshot.version} (any more): its log was removed or cleaned up"
+            )
         found = combined_digest([(k, known[k].digest if k in known else "gone") for k in snapshot.partitions])
         if found != snapshot.sha256:
             raise DataError(f"{self.uri} version {snapshot.version} is not what the snapshot recorded (sha256 differs)")
