@@ -282,6 +282,7 @@ def _inputs(bundle: Bundle, plan: TrainingPlan, result: Mapping[str, Any]) -> It
         yield Input(name, ran["libraries"].get(name, absent), now["libraries"].get(name, "not installed"))
     yield Input("python", ran["python"], now["python"])
     yield Input("threads", _said(facts.get("threads")), _said(result["threads"]))
+    yield Input("blas", ran["blas"], now["blas"])
     yield Input("machine", ran["machine"], now["machine"])
     folder = Path(plan.folder)
     code = code_identity(folder if folder.is_dir() else settings().specs[0]).to_dict()
@@ -291,7 +292,7 @@ def _inputs(bundle: Bundle, plan: TrainingPlan, result: Mapping[str, Any]) -> It
 
 def _runtime(bundle: Bundle) -> dict[str, Any]:
     """What ran when the version was trained; blanks for a bundle that is older than the record."""
-    return bundle.facts.get("runtime") or {"python": UNKNOWN, "machine": UNKNOWN, "libraries": {}}
+    return bundle.facts.get("runtime") or {"python": UNKNOWN, "machine": UNKNOWN, "blas": UNKNOWN, "libraries": {}}
 
 
 def _commit(said: Mapping[str, str]) -> str:

@@ -44,7 +44,8 @@ def search(
         splits.append((rows.take(rows.blocks <= a), rows.take((rows.blocks > a) & (rows.blocks <= b))))
 
     def objective(trial: optuna.Trial) -> float:
-        params = {name: _suggest(trial, name, how) for name, how in spec.search.space.items()}
+        # in name order: the sampler draws in the order of asking, and a stored spec does not keep the file's
+        params = {name: _suggest(trial, name, how) for name, how in sorted(spec.search.space.items())}
         values = []
         for train, test in splits:
             model = estimators.fit(spec, estimators.make(spec, folder, train.X, seed, params), train.X, train.y)

@@ -41,11 +41,18 @@ _LIBRARIES = ("scikit-learn", "numpy", "scipy", "joblib", "optuna", "threadpoolc
 
 
 def runtime(packages: Iterable[str] = ()) -> dict[str, Any]:
-    """What runs here: ``python``, ``machine``, and ``libraries`` by distribution.
+    """What runs here: ``python``, ``machine``, ``blas`` and ``libraries`` by distribution.
+
+    BLAS picks its kernels by the processor, and other kernels round otherwise.
 
     :param packages: top-level packages of the estimator's own classes; whoever distributes them comes first.
     """
+    from threadpoolctl import threadpool_info
+
+    blas = {f"{b['internal_api']} {b['version']} {b.get('architecture') or ''}".strip()
+            for b in threadpool_info() if b["user_api"] == "blas"}  # fmt: skip
     return {
+        "blas": ", ".join(sorted(blas)) or "none",
         "python": platform.python_version(),
         "machine": f"{platform.system()} {platform.machine()}",
         "libraries": versions([*distributions(packages), *_LIBRARIES, "perennial"]),

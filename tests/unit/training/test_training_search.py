@@ -45,6 +45,8 @@ def test_the_same_rows_space_and_seed_give_the_same_choice(spec: Any, home: Path
     assert search(spec, home, rows(), 7, lambda n, best: again.append((n, best))) == one
     assert said == again and [n for n, _ in said] == [1, 2, 3, 4]
     assert set(one) == set(SPACE) and one["max_leaf_nodes"] in (3, 7, 15)
+    turned = spec.search.model_copy(update={"space": dict(reversed(SPACE.items()))})
+    assert search(spec.model_copy(update={"search": turned}), home, rows(), 7) == one, "a stored spec is in name order"
     other: list[tuple[int, float]] = []
     search(spec, home, rows(), 8, lambda n, best: other.append((n, best)))
     assert other != said
