@@ -344,6 +344,7 @@ def test_a_bundle_that_is_older_than_the_record(life: Life, ask: Any) -> None:
     found = ask("flight_delay", done.version, "--json")
     assert found.code == 1 and found.json["predictions"]["differing"] == 0
     assert found.json["differences"] == ["the fitted state cannot be compared: it is older than that record"]
+    assert found.json["suspect"] is None
     assert found.inputs["numpy"]["recorded"] == found.inputs["threads"]["recorded"] == "not on record"
 
 

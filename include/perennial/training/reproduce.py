@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,7 @@ from perennial.lake.homes import feed_table
 from perennial.lake.table import PartitionedTable, Snapshot
 from perennial.registry import tracking, versions
 from perennial.settings import settings
-from perennial.specs.loader import digest
-from perennial.storage import join
+from perennial.storage import join, to_json
 from perennial.training.bundle import Bundle
 from perennial.training.fit import STATE_TAG
 from perennial.training.plan import TrainingPlan
@@ -33,7 +33,7 @@ from perennial.training.refit import SAID
 from perennial.trust.lineage import code_identity
 from perennial.trust.state import differing
 
-UNKNOWN = "not on record"
+UNKNOWN, EDITED = "not on record", " (edited)"
 
 
 @dataclass(frozen=True)
@@ -57,8 +57,8 @@ class Reproduction:
     :param rows: rows of the holdout; ``differing`` of them have another prediction, by at most ``max_difference``
         (``None``: the holdouts have different numbers of rows, or a prediction is not finite).
     :param chosen: what the search chose, recorded and now.
-    :param state: digest of the fitted state, recorded and now (``None``: it has none); ``parts``: where it differs;
-        ``no_state``: why there is none.
+    :param state: digest of the fitted state, recorded and now (``None``: there is none, and ``no_state`` says why).
+    :param parts: where the fitted state differs.
     """
 
     model: str
@@ -97,16 +97,17 @@ class Reproduction:
 
     @property
     def suspect(self) -> str | None:
-        """The likeliest cause of a difference; ``None`` when there is no difference."""
-        if self.identical:
+        """The likeliest cause of a difference; ``None`` when no difference was found."""
+        recorded, now = self.state
+        if not self.differing and (recorded is None or now is None or recorded == now):
             return None
-        changed = [i for i in self.inputs if not i.same]
+        changed = [i for i in self.inputs if not i.same and i.recorded != UNKNOWN]
         if changed:
             first, others = changed[0], len(changed) - 1
             more = f" ({others} more differ{'s' if others == 1 else ''})" if others else ""
             return f"{first.item} {first.recorded} -> {first.now}{more}"
-        if any("edited" in i.now for i in self.inputs):
-            return "code that is not committed"
+        if any(i.now.endswith(EDITED) for i in self.inputs):
+            return "code that is not committed, so that two states of it cannot be told apart"
         return "nothing on record changed, so the training itself is not repeatable: look for randomness without a seed"
 
     def to_dict(self) -> dict[str, Any]:
@@ -239,7 +240,9 @@ def _in_a_clean_process(work: Path, plan: TrainingPlan, progress: Callable[[str]
     command = [sys.executable, "-P", "-m", "perennial.training.refit", str(work)]
     with (
         (work / "errors").open("w+", encoding="utf-8") as errors,
-        subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=errors, text=True) as child,
+        subprocess.Popen(
+            command, env=env, stdout=subprocess.PIPE, stderr=errors, encoding="utf-8", errors="replace"
+        ) as child,
     ):
         for line in child.stdout or ():
             if line.startswith(SAID):
@@ -271,8 +274,7 @@ def _inputs(bundle: Bundle, plan: TrainingPlan, result: Mapping[str, Any]) -> It
         for kind, snapshot in recorded[part].items():
             yield Input(f"{part} {kind}", snapshot["sha256"], result["snapshots"][f"{part} {kind}"])
     digests, facts, ran = plan.digests, bundle.facts, _runtime(bundle)
-    yield Input("spec", digests["spec"], digest(plan.spec))
-    yield Input("features", digests["features"], plan.definition.digest)
+    yield Input("spec", digests["spec"], sha256(to_json(bundle.document("plan")["spec"])).hexdigest())
     if "pipeline" in digests:
         yield Input("pipeline.py", digests["pipeline"], result["pipeline"])
     yield Input("seed", str(facts["seed"]), str(plan.seed))
@@ -284,6 +286,7 @@ def _inputs(bundle: Bundle, plan: TrainingPlan, result: Mapping[str, Any]) -> It
     yield Input("threads", _said(facts.get("threads")), _said(result["threads"]))
     yield Input("blas", ran["blas"], now["blas"])
     yield Input("machine", ran["machine"], now["machine"])
+    yield Input("features", digests["features"], plan.definition.digest)
     folder = Path(plan.folder)
     code = code_identity(folder if folder.is_dir() else settings().specs[0]).to_dict()
     yield Input("lock", digests.get("lock_sha256", UNKNOWN), code["lock_sha256"])
@@ -297,7 +300,7 @@ def _runtime(bundle: Bundle) -> dict[str, Any]:
 
 def _commit(said: Mapping[str, str]) -> str:
     commit = said.get("git_commit", UNKNOWN)
-    return f"{commit} (edited)" if said.get("git_dirty") == "true" and commit != "unknown" else commit
+    return commit + EDITED if said.get("git_dirty") == "true" and commit != "unknown" else commit
 
 
 def _said(value: Mapping[str, Any] | None) -> str:

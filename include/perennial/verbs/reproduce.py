@@ -57,7 +57,8 @@ def _table(found: Reproduction) -> None:
         say(f"{paint('identical', 'green')}: {found.model} version {found.version}: {what}")
         return
     say(f"{paint('differs', 'red')}: {found.model} version {found.version}: {'; '.join(found.differences)}")
-    say(f"first suspect: {_short(str(found.suspect))}")
+    if found.suspect:
+        say(f"first suspect: {_short(found.suspect)}")
 
 
 def _short(text: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -177,6 +178,22 @@ def test_a_factory_of_the_model_s_own(home: Path, tmp_path: Path, X: pd.DataFram
     (folder / "pipeline.py").write_text("import nowhere\n")
     with pytest.raises(SpecError, match=r"pipeline\.py:1: ModuleNotFoundError: No module named 'nowhere'"):
         estimators.make(asked, folder, X, 7)
+
+
+def test_a_fit_has_the_threads_that_its_spec_grants_in_any_process(home: Path) -> None:
+    """Also where scikit-learn was not imported yet, and the environment says one."""
+    code = (
+        "from pathlib import Path; from perennial.specs.loader import load_specs\n"
+        "from perennial.training.estimators import threads\n"
+        "spec = load_specs(only='flight_delay').model('flight_delay')\n"
+        "spec = spec.model_copy(update={'compute': spec.compute.model_copy(update={'cpus': 2})})\n"
+        "with threads(spec, Path()) as found:\n"
+        "    from sklearn.utils._openmp_helpers import _openmp_effective_n_threads as effective\n"
+        "    print(found['openmp'], found['blas'], effective())"
+    )
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, env=env)
+    assert done.stdout.split() == ["2", "2", "2"], done.stderr[-2000:]
 
 
 def test_a_bundle_of_the_model_s_own_code_needs_no_file(home: Path, tmp_path: Path, X: pd.DataFrame, y: Any) -> None:
