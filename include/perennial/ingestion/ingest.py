@@ -18,7 +18,7 @@ from perennial.contracts.expectations import Judgement, judge, load_rules
 from perennial.errors import ConflictError, DataError, NotReadyError
 from perennial.lake.content import combined_digest
 from perennial.lake.homes import feed_table, quarantine_table
-from perennial.lake.landing import landing_uri, raw_bytes, read_landed, seconds_since_written
+from perennial.lake.landing import UnreadableError, landing_uri, raw_bytes, read_landed, seconds_since_written
 from perennial.lake.table import Fence, no_fence
 from perennial.ledger import Entry, Ledger
 from perennial.pages import page, section, table
@@ -86,7 +86,7 @@ def judge_partitions(
             except NotReadyError as e:
                 verdicts.append(Verdict(key, "missing", 0, 0, (str(e),), None))
             except DataError as e:
-                if look_again:
+                if look_again and isinstance(e, UnreadableError):
                     _refuse_unfinished(feed, key, e)
                 verdicts.append(Verdict(key, "quarantine_batch", 0, 0, (str(e),), _sha256(files[key])))
                 state.store.put(state.key(f"staged/{key}.refused"), files[key])

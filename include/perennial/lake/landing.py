@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
+class UnreadableError(DataError):
+    """A file that cannot be read to its end: broken, or not written to its end yet."""
+
+
 @dataclass(frozen=True)
 class Landed:
     """One file of a feed, as read.
@@ -79,7 +83,7 @@ def read_landed(feed: FeedSpec, folder: Path, key: str, data: bytes | None = Non
     data = raw_bytes(feed, key) if data is None else data
     uri = landing_uri(feed, key)
     if not data:
-        raise DataError(f"{uri} is empty (0 bytes)")
+        raise UnreadableError(f"{uri} is empty (0 bytes)")
     prepare = folder / "prepare.py"
     raw = _parse(feed, uri, data, declared=not prepare.exists())
     if prepare.exists():
@@ -124,7 +128,7 @@ def _parse(feed: FeedSpec, uri: str, data: bytes, *, declared: bool) -> pa.Table
             )
     except (pa.ArrowException, OSError, UnicodeDecodeError) as e:
         detail = _named_column(str(e).splitlines()[0], uri, data)
-        raise DataError(f"{uri} cannot be read: {detail}") from e
+        raise UnreadableError(f"{uri} cannot be read: {detail}") from e
     raise DataError(f"{uri}: files are .csv, .csv.gz or .parquet; change source.path of feed {feed.name}")
 
 
