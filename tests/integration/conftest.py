@@ -75,7 +75,8 @@ def airflow_db() -> Iterator[Path]:
 
         with create_session() as session:
             for name, pool in json.loads((PROJECT / "include" / "pools.json").read_text()).items():
-                session.add(Pool(pool=name, slots=pool["slots"], description="", include_deferred=False))
+                if Pool.get_pool(name, session=session) is None:  # one home for all modules of this process
+                    session.add(Pool(pool=name, slots=pool["slots"], description="", include_deferred=False))
         yield home
 
 
