@@ -22,6 +22,7 @@ Bad rows are set aside with reasons (up to {limit:.0%} of a partition); beyond t
 partition fails, the partition is refused and what was there stays. The *Report* button of `validate` shows every rule.
 """
 
+
 def form(feed: FeedSpec) -> dict[str, Param]:
     """The form for a history. Days are picked from a calendar, other partitions are written as their keys."""
     kind = {"format": "date"} if feed.every == "day" else {}

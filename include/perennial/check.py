@@ -18,8 +18,8 @@ from typing import Any
 from perennial.errors import PerennialError, SpecError, UsageError
 from perennial.settings import settings
 from perennial.specs import grain_rules, source
-from perennial.specs.loader import DEFAULTS, SpecSet, load_specs
 from perennial.specs.grains import GRAINS
+from perennial.specs.loader import DEFAULTS, SpecSet, load_specs
 from perennial.specs.models import FeedSpec, ModelSpec
 from perennial.specs.source import Document, Problem, SpecFileError, suggest
 
@@ -257,8 +257,8 @@ def _note_untimed(feed: FeedSpec, model: ModelSpec, notes: list[str]) -> None:
     at_once = feed.delay < GRAINS[feed.every].shortest and feed.name != model.entity
     if at_once and not (feed.event_time or feed.known_at):
         notes.append(
-            f"{feed.name} has neither event_time nor known_at: its rows count as known from the start of their {feed.every}; "
-            "if they are not, declare one of them"
+            f"{feed.name} has neither event_time nor known_at: its rows count as known from the start of their "
+            f"{feed.every}; if they are not, declare one of them"
         )
 
 

@@ -108,6 +108,11 @@ def last_key(feed: FeedSpec) -> str | None:
     return None if feed.end is None else grain_of(feed).format(_last_number(feed, feed.end))
 
 
+def first_day(feed: FeedSpec, key: str) -> dt.date:
+    """The local day on which the partition begins."""
+    return _begin(feed, _number(feed, key)).date()
+
+
 def last_day(feed: FeedSpec, key: str) -> dt.date:
     """The last local day that is over when the partition ends (of an hour before midnight: the day before)."""
     return _begin(feed, _number(feed, key) + 1).date() - ONE_DAY
@@ -121,9 +126,7 @@ def day_begins(feed: FeedSpec, day: dt.date) -> dt.datetime:
 def in_range(feed: FeedSpec, key: str) -> bool:
     """Does the feed have this partition at all (wholly between its start and end)?"""
     number = _number(feed, key)
-    return _first_number(feed, feed.start) <= number and (
-        feed.end is None or number <= _last_number(feed, feed.end)
-    )
+    return _first_number(feed, feed.start) <= number and (feed.end is None or number <= _last_number(feed, feed.end))
 
 
 def block_of(feed: FeedSpec, key: str) -> str:

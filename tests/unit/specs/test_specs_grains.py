@@ -175,9 +175,7 @@ def test_a_partition_is_known_after_its_end_and_delay(every: str, delay: str, ke
     ],
 )
 def test_partitions_of_some_days(every: str, first: str, last: str, keys: list[str]) -> None:
-    assert (
-        partitions.keys_of_days(feed(every), dt.date.fromisoformat(first), dt.date.fromisoformat(last)) == keys
-    )
+    assert partitions.keys_of_days(feed(every), dt.date.fromisoformat(first), dt.date.fromisoformat(last)) == keys
 
 
 @pytest.mark.parametrize(
@@ -190,9 +188,7 @@ def test_partitions_of_some_days(every: str, first: str, last: str, keys: list[s
         ("month", "2013-02", "2013-02-28", "2013-02", "2013-02"),
     ],
 )
-def test_blocks_are_partitions_and_of_hours_their_days(
-    every: str, key: str, day: str, block: str, whole: str
-) -> None:
+def test_blocks_are_partitions_and_of_hours_their_days(every: str, key: str, day: str, block: str, whole: str) -> None:
     f = feed(every)
     assert partitions.last_day(f, key).isoformat() == day
     assert partitions.block_of(f, key) == block
@@ -287,9 +283,7 @@ def test_the_last_known_key_is_the_last_one_that_is_complete(
 
 
 @settings(deadline=None)
-@given(
-    first=st.dates(dt.date(1990, 1, 1), dt.date(2030, 1, 1)), length=st.integers(0, 900), every=every_, zone=zones
-)
+@given(first=st.dates(dt.date(1990, 1, 1), dt.date(2030, 1, 1)), length=st.integers(0, 900), every=every_, zone=zones)
 def test_the_partitions_of_some_days_are_those_that_lie_inside(
     first: dt.date, length: int, every: str, zone: str
 ) -> None:
