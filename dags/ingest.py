@@ -5,6 +5,7 @@ from __future__ import annotations
 from airflow.sdk import DAG, Label, Param
 
 from perennial.specs import FeedSpec
+from perennial.specs.grains import GRAINS
 from perennial_airflow import assets, schedules
 from perennial_airflow.factory import build_feeds, common
 from perennial_airflow.operators.ingest import AnnounceOperator, CommitOperator, QuarantineOperator, ValidateOperator
@@ -21,16 +22,23 @@ Bad rows are set aside with reasons (up to {limit:.0%} of a partition); beyond t
 partition fails, the partition is refused and what was there stays. The *Report* button of `validate` shows every rule.
 """
 
-FORM = {
-    "from": Param(None, type=["null", "string"], format="date", title="History from", description="First partition."),
-    "to": Param(None, type=["null", "string"], format="date", title="History to", description="Last partition."),
-    "announce": Param(
-        "none",
-        enum=["none", "last", "all"],
-        title="Announce a history",
-        description="Which partitions of a history consumers hear of: each announced key starts their runs.",
-    ),
-}
+
+def form(feed: FeedSpec) -> dict[str, Param]:
+    """The form for a history. Days are picked from a calendar, other partitions are written as their keys."""
+    kind = {"format": "date"} if feed.every == "day" else {}
+    like = "" if feed.every == "day" else f", written like {GRAINS[feed.every].example}"
+    return {
+        "from": Param(
+            None, type=["null", "string"], **kind, title="History from", description=f"First partition{like}."
+        ),
+        "to": Param(None, type=["null", "string"], **kind, title="History to", description=f"Last partition{like}."),
+        "announce": Param(
+            "none",
+            enum=["none", "last", "all"],
+            title="Announce a history",
+            description="Which partitions of a history consumers hear of: each announced key starts their runs.",
+        ),
+    }
 
 
 def ingest(feed: FeedSpec) -> DAG:
@@ -38,7 +46,7 @@ def ingest(feed: FeedSpec) -> DAG:
         **common(feed, "ingest", f"Ingest {feed.name}: {feed.description}"),
         schedule=schedules.keyed(feed, assets.landed(feed.name), ticks=True),
         **schedules.bounds(feed),
-        params=FORM,
+        params=form(feed),
         max_active_runs=4,
         doc_md=DOC.format(name=feed.name, description=feed.description, limit=feed.contract.max_quarantined),
     ) as dag:

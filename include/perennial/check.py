@@ -17,7 +17,8 @@ from typing import Any
 
 from perennial.errors import PerennialError, SpecError, UsageError
 from perennial.settings import settings
-from perennial.specs import source
+from perennial.specs import grain_rules, source
+from perennial.specs.grains import GRAINS
 from perennial.specs.loader import DEFAULTS, SpecSet, load_specs
 from perennial.specs.models import FeedSpec, ModelSpec
 from perennial.specs.source import Document, Problem, SpecFileError, suggest
@@ -126,7 +127,7 @@ def check_feed(feed: FeedSpec, folder: Path, document: Document) -> CheckResult:
     """Check a feed's expectations and its ``prepare.py``."""
     messages = list(_expectation_messages(feed, folder / feed.contract.expectations, document))
     messages += _prepare_messages(folder / "prepare.py")
-    return _result(document.path, messages)
+    return _result(document.path, messages, grain_rules.notes(feed))
 
 
 def _expectation_messages(feed: FeedSpec, path: Path, document: Document) -> Iterator[str]:
@@ -252,12 +253,12 @@ def check_model(model: ModelSpec, specs: SpecSet) -> CheckResult:
 
 
 def _note_untimed(feed: FeedSpec, model: ModelSpec, notes: list[str]) -> None:
-    """Rows of the same day can be cut by time only where they carry one."""
-    same_day = feed.delay.days < 1 and feed.name != model.entity
-    if same_day and not (feed.event_time or feed.known_at):
+    """Rows of the same partition can be cut by time only where they carry one."""
+    at_once = feed.delay < GRAINS[feed.every].shortest and feed.name != model.entity
+    if at_once and not (feed.event_time or feed.known_at):
         notes.append(
-            f"{feed.name} has neither event_time nor known_at: its rows count as known from the start of their day; "
-            "if they are not, declare one of them"
+            f"{feed.name} has neither event_time nor known_at: its rows count as known from the start of their "
+            f"{feed.every}; if they are not, declare one of them"
         )
 
 

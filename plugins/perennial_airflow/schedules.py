@@ -12,9 +12,15 @@ from collections.abc import Iterable
 from typing import Any
 from zoneinfo import ZoneInfo
 
-import pendulum
 from airflow.exceptions import InvalidPartitionKeyError
-from airflow.partition_mappers.temporal import StartOfDayMapper
+from airflow.partition_mappers.base import PartitionMapper
+from airflow.partition_mappers.temporal import (
+    StartOfDayMapper,
+    StartOfHourMapper,
+    StartOfMonthMapper,
+    StartOfWeekMapper,
+    StartOfYearMapper,
+)
 from airflow.sdk import CronTriggerTimetable
 from airflow.timetables.base import DagRunInfo, DataInterval, TimeRestriction
 from airflow.timetables.simple import PartitionedAssetTimetable
@@ -22,18 +28,45 @@ from airflow.timetables.trigger import CronPartitionTimetable
 from airflow.utils.types import DagRunType
 
 from perennial.specs import FeedSpec, ModelSpec
+from perennial.specs.grains import GRAINS
+from perennial.specs.partitions import first_key, last_key, period
 
-#: How keys of a grain are written (``strptime``); week keys come with weekly partitions.
-KEY_FORMATS = {"day": "%Y-%m-%d"}
-#: A tick at midnight after the period: cron per grain. (Other times of day make a backfill lose its last day.)
-CRONS = {"day": "0 0 * * *"}
+#: How keys of a grain are written (``strftime``; ``strptime`` cannot read the weeks, so :class:`WeekMapper` does).
+KEY_FORMATS = {"hour": "%Y-%m-%dT%H", "day": "%Y-%m-%d", "week": "%G-W%V", "month": "%Y-%m", "year": "%Y"}
+
+
+class WeekMapper(StartOfWeekMapper):
+    """Keys that are ISO weeks, such as ``2013-W01``."""
+
+    def to_downstream(self, key: str) -> str:
+        """The key itself, when it names a week."""
+        return GRAINS["week"].format(GRAINS["week"].parse(key))
+
+    def decode_downstream(self, downstream_key: str) -> dt.datetime:
+        """The week's Monday, as local wall clock."""
+        return GRAINS["week"].begin(GRAINS["week"].parse(downstream_key))
+
+
+_MAPPERS = {
+    "hour": StartOfHourMapper,
+    "day": StartOfDayMapper,
+    "week": WeekMapper,
+    "month": StartOfMonthMapper,
+    "year": StartOfYearMapper,
+}
+
+
+def _mapper(every: str, timezone: str) -> PartitionMapper:
+    """Feeds and what they drive share their grain: an event's key is the run's."""
+    return _MAPPERS[every](timezone=timezone, input_format=KEY_FORMATS[every], output_format=KEY_FORMATS[every])
 
 
 class KeyedTimetable(PartitionedAssetTimetable):
     """Cron, keyed events, manual keys and backfills, all with a partition key.
 
     :param assets: keyed events of these start a run for their key.
-    :param cron: partitions, one per tick; the tick at the end of a period stands for that period.
+    :param every: the grain of the partitions. The cron tick that ends a period stands for that period. (Ticks of days
+        and longer come at midnight: at other times a backfill would lose its last day.)
     :param ticks: whether cron starts runs by itself. Without, it still says which partitions a backfill has.
     """
 
@@ -45,20 +78,18 @@ class KeyedTimetable(PartitionedAssetTimetable):
         self,
         *,
         assets: Any,
-        cron: str,
+        every: str,
         timezone: str,
-        key_format: str,
         ticks: bool = False,
         **mapping: Any,
     ) -> None:
-        mapping.setdefault(
-            "default_partition_mapper",
-            StartOfDayMapper(timezone=timezone, input_format=key_format, output_format=key_format),
-        )
+        mapping.setdefault("default_partition_mapper", _mapper(every, timezone))
         super().__init__(assets=assets, **mapping)
-        self._own = {"cron": cron, "timezone": timezone, "key_format": key_format, "ticks": ticks}
-        self._ticks = ticks
-        self._cron = CronPartitionTimetable(cron, timezone=timezone, key_format=key_format, run_offset=-1)
+        self._own = {"every": every, "timezone": timezone, "ticks": ticks}
+        self._ticks, self._grain = ticks, GRAINS[every]
+        self._cron = CronPartitionTimetable(
+            self._grain.cron, timezone=timezone, key_format=KEY_FORMATS[every], run_offset=-1
+        )
         self.description = (
             "Each partition, when its period has ended, " if ticks else ""
         ) + "on events, by key, or by backfill"
@@ -66,7 +97,7 @@ class KeyedTimetable(PartitionedAssetTimetable):
     @property
     def summary(self) -> str:
         """What the UI shows as the schedule."""
-        return f"{self._own['cron']} and events" if self._ticks else "Partition events"
+        return f"{self._grain.cron} and events" if self._ticks else "Partition events"
 
     def next_dagrun_info_v2(
         self, *, last_dagrun_info: DagRunInfo | None, restriction: TimeRestriction
@@ -89,12 +120,13 @@ class KeyedTimetable(PartitionedAssetTimetable):
         return self._cron.localize_partition_datetime(value)
 
     def _decode_partition_date(self, partition_key: str) -> dt.datetime | None:
-        found = self._cron._decode_partition_date(partition_key)
-        if self._cron._format_key(pendulum.instance(found)) != partition_key:  # strptime takes 2013-1-5 as well
+        try:
+            self._grain.parse(partition_key)  # stricter than Airflow, which takes 2013-1-5 as well
+        except ValueError:
             raise InvalidPartitionKeyError(
-                f"Partition key {partition_key!r} is not written as {self._own['key_format']!r} writes it"
-            )
-        return found
+                f"Partition key {partition_key!r} is not a {self._grain.every}: write it like {self._grain.example}"
+            ) from None
+        return self.default_partition_mapper.to_partition_date(partition_key)
 
     def generate_run_id(self, *, run_type: DagRunType, **given: Any) -> str:
         """Run ids as Airflow makes them for each way of starting."""
@@ -123,15 +155,15 @@ class KeyedTimetable(PartitionedAssetTimetable):
                 decode_asset_like(asset): decode_partition_mapper(mapper)
                 for asset, mapper in data["partition_mapper_config"]
             },
-            **{name: data[name] for name in ("cron", "timezone", "key_format", "ticks")},
+            every=data.get("every", "day"),  # written before there were other grains
+            timezone=data["timezone"],
+            ticks=data["ticks"],
         )
 
 
 def keyed(feed: FeedSpec, assets: Any, *, ticks: bool = False) -> KeyedTimetable:
     """The timetable of a DAG that runs per partition of ``feed``."""
-    return KeyedTimetable(
-        assets=assets, cron=CRONS[feed.every], timezone=feed.timezone, key_format=KEY_FORMATS[feed.every], ticks=ticks
-    )
+    return KeyedTimetable(assets=assets, every=feed.every, timezone=feed.timezone, ticks=ticks)
 
 
 def cron(spec: ModelSpec, feed: FeedSpec) -> CronTriggerTimetable | None:
@@ -143,8 +175,8 @@ def cron(spec: ModelSpec, feed: FeedSpec) -> CronTriggerTimetable | None:
 
 def bounds(feed: FeedSpec) -> dict[str, dt.datetime]:
     """``start_date`` and, where a feed ends, ``end_date`` for its DAGs: nothing is scheduled outside."""
-    zone = ZoneInfo(feed.timezone)
-    found = {"start_date": dt.datetime.combine(feed.start, dt.time(), zone)}
-    if feed.end is not None:
-        found["end_date"] = dt.datetime.combine(feed.end + dt.timedelta(days=1), dt.time(), zone)
+    zone, last = ZoneInfo(feed.timezone), last_key(feed)
+    found = {"start_date": period(feed, first_key(feed))[0].astimezone(zone)}
+    if last is not None:
+        found["end_date"] = period(feed, last)[1].astimezone(zone)
     return found

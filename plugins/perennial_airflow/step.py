@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from perennial.errors import UsageError
 from perennial.runs import Actor, RunState
 from perennial.specs import FeedSpec
-from perennial.specs.partitions import in_range, known_at_instant, period
+from perennial.specs.partitions import first_key, in_range, known_at_instant, last_key, period
 from perennial_airflow import aws
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ class Step:
         """
         if not self.key:
             raise UsageError(
-                f"this run has no partition key: trigger {self.actor.dag_id} with one, such as {feed.start} "
+                f"this run has no partition key: trigger {self.actor.dag_id} with one, such as {first_key(feed)} "
                 "(Advanced Options in the form)"
             )
         _, end = period(feed, self.key)
@@ -191,8 +191,8 @@ def check_key(feed: FeedSpec, key: str) -> str:
     """
     _, end = period(feed, key)
     if not in_range(feed, key):
-        until = f" to {feed.end}" if feed.end else ""
-        raise UsageError(f"{feed.name} has no partition {key}: it runs from {feed.start}{until}")
+        until = f" to {last_key(feed)}" if feed.end else ""
+        raise UsageError(f"{feed.name} has no partition {key}: it runs from {first_key(feed)}{until}")
     if end > dt.datetime.now(dt.UTC):
         raise UsageError(f"{feed.name} {key} is in the future: it ends {end:%Y-%m-%d %H:%M} UTC; choose an earlier key")
     return key

@@ -193,4 +193,5 @@ def test_the_schema_of_a_feed() -> None:
     validator = jsonschema.Draft202012Validator(schemas()["feed"])
     feed = yaml.safe_load(FEED.replace("2013-01-01", '"2013-01-01"'))
     assert validator.is_valid(feed)
-    assert not validator.is_valid(feed | {"every": "hour"})
+    assert validator.is_valid(feed | {"every": "week"})
+    assert not validator.is_valid(feed | {"every": "fortnight"})

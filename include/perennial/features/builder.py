@@ -20,7 +20,8 @@ from perennial.lake.content import combined_digest
 from perennial.lake.homes import feature_table, feed_table
 from perennial.lake.table import PARTITION, Fence, PartitionInfo, no_fence
 from perennial.specs import FeedSpec
-from perennial.specs.partitions import keys_between, last_key_known, parse_key, period
+from perennial.specs.grains import GRAINS
+from perennial.specs.partitions import first_key, keys_between, last_key_known, parse_key, period, shift
 from perennial.storage import to_json
 
 if TYPE_CHECKING:
@@ -70,11 +71,9 @@ class FeatureBuilder:
         spec = self.feeds[feed]
         _, end = period(self.entity, key)
         last = key if feed == self.entity.name else last_key_known(spec, end)
-        first = parse_key(self.entity, key) - dt.timedelta(days=self.definition.lookback_days)
-        first = max(first, spec.start)
-        if last is None or parse_key(spec, last) < first:
-            return None
-        return first.isoformat(), last
+        lookback = GRAINS[self.entity.every].whole(dt.timedelta(days=self.definition.lookback_days))
+        first = max(shift(self.entity, key, -lookback), first_key(spec))
+        return None if last is None or last < first else (first, last)
 
     def missing(self, key: str) -> list[str]:
         """Declared inputs of ``key`` that are not in the lake: the newest partition of each feed, as ``feed key``."""
@@ -169,19 +168,19 @@ class FeatureBuilder:
         return result
 
     def _one(self, engine: Engine, key: str, event_until: dt.datetime | None = None) -> pa.Table:
-        day = parse_key(self.entity, key)
+        begin = parse_key(self.entity, key)
         _, end = period(self.entity, key)
-        for feed in self.feeds:
-            seen = self.visible(feed, key) or ("0001-01-02", "0001-01-01")  # nothing
-            first, last = (dt.date.fromisoformat(s) for s in seen)
-            engine.cut(feed, first, last, known_by=end, event_until=event_until)
-        return _typed(engine.run(day), self.definition, key, engine.entity_rows(day), event_until)
+        for feed, spec in self.feeds.items():
+            seen = self.visible(feed, key)
+            span = (parse_key(spec, seen[0]), parse_key(spec, seen[1])) if seen else None
+            engine.cut(feed, span, known_by=end, event_until=event_until)
+        return _typed(engine.run(begin), self.definition, key, engine.entity_rows(begin), event_until)
 
     def _audit(self, engine: Engine, key: str, rows: pa.Table) -> None:
         """Hide everything after some moments of the partition, and see that no earlier row's features change.
 
-        Views over whole partitions keep later days out by construction; inside the day a query must join as of the
-        event time, and this shows whether it does. Runs when a definition is used for the first time.
+        Views over whole partitions keep later ones out by construction; inside the partition a query must join as of
+        the event time, and this shows whether it does. Runs when a definition is used for the first time.
         """
         import pyarrow.compute as pc
 

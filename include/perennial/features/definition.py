@@ -47,7 +47,7 @@ class Definition:
     :param kind: ``sql`` or ``python``.
     :param source: the file's text.
     :param name: the file's name, for messages.
-    :param lookback_days: how many partitions before the one being built may be read.
+    :param lookback_days: how many days before the partition being built may be read (P12W: 84; a month counts 30).
     :param entity: the feed whose rows get features.
     :param key: the columns that identify a row of the entity feed.
     """
@@ -100,6 +100,11 @@ class Definition:
                 near = difflib.get_close_matches(name, feeds, n=1)
                 hint = f"did you mean {near[0]}?" if near else f"feeds are {', '.join(sorted(feeds))}"
                 raise SpecError(f"{self.name} reads from {name!r}, which is not a feed: {hint}")
+            if feeds[name].every != feeds[self.entity].every:
+                raise SpecError(
+                    f"{self.name} reads from {name!r}, which has partitions of a {feeds[name].every}, and "
+                    f"{self.entity!r} of a {feeds[self.entity].every}: feeds of one model share their grain"
+                )
 
     def describe(self, feeds: Mapping[str, FeedSpec]) -> dict[str, str]:
         """Columns and SQL types that the definition yields, found by binding it to empty feeds.

@@ -15,6 +15,7 @@ from perennial.errors import DataError, SpecError
 from perennial.features.definition import SQL_TYPES, Definition
 from perennial.lake.table import PARTITION
 from perennial.specs import FeedSpec
+from perennial.specs.partitions import parse_key
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -40,7 +41,7 @@ class Engine:
         self._connection.execute("SET python_enable_replacements = false")
         for name in definition.feeds:
             columns = ", ".join(f'"{c}" {SQL_TYPES[t]}' for c, t in feeds[name].columns.items())
-            self._connection.execute(f'CREATE TABLE "_{name}" ({columns}, "{PARTITION}" DATE)')
+            self._connection.execute(f'CREATE TABLE "_{name}" ({columns}, "{PARTITION}" {_type(feeds[name])})')
             self._connection.execute(f'CREATE VIEW "{name}" AS FROM "_{name}"')
 
     def __enter__(self) -> Engine:
@@ -54,33 +55,34 @@ class Engine:
     def load(self, feed: str, rows: pa.Table) -> None:
         """Make rows of a feed available; they carry the lake's ``partition`` column."""
         spec = self.feeds[feed]
-        self._connection.register("_incoming", rows)
+        self._connection.register("_incoming", rows if spec.every == "day" else _dated(spec, rows))
         columns = ", ".join(
             f"CAST({f'{chr(34)}{c}{chr(34)}' if c in rows.column_names else 'NULL'} AS {SQL_TYPES[t]})"
             for c, t in spec.columns.items()
         )
         order = ", ".join(f'"{c}"' for c in (PARTITION, *spec.key))
+        partition = f'CAST("{PARTITION}" AS {_type(spec)})'
         self._connection.execute(
-            f'INSERT INTO "_{feed}" SELECT {columns}, CAST("{PARTITION}" AS DATE) FROM _incoming ORDER BY {order}'  # noqa: S608 - names come from a validated spec
+            f'INSERT INTO "_{feed}" SELECT {columns}, {partition} FROM _incoming ORDER BY {order}'  # noqa: S608 - names come from a validated spec
         )
         self._connection.unregister("_incoming")
 
     def cut(
         self,
         feed: str,
-        first: dt.date,
-        last: dt.date,
+        span: tuple[dt.date, dt.date] | None,
         *,
         known_by: dt.datetime,
         event_until: dt.datetime | None = None,
     ) -> None:
-        """Let the definition see partitions ``first`` to ``last`` of a feed, both inclusive, and no more.
+        """Let the definition see the partitions that begin within ``span``, both ends included, and no more.
 
+        :param span: when the first and the last begin; ``None``: it sees none at all.
         :param known_by: rows whose ``known_at`` column is later are hidden (feeds that declare one).
         :param event_until: hide rows that happened or became known later, too (used by the point-in-time audit).
         """
         spec = self.feeds[feed]
-        conditions = [f"\"{PARTITION}\" BETWEEN DATE '{first}' AND DATE '{last}'"]
+        conditions = [f'"{PARTITION}" BETWEEN {_literal(span[0])} AND {_literal(span[1])}' if span else "false"]
         if spec.known_at:
             if event_until is not None and feed != self.definition.entity:
                 known_by = min(known_by, event_until)
@@ -94,13 +96,13 @@ class Engine:
     def describe(self) -> dict[str, str]:
         """Columns and SQL types of the result."""
         if self.definition.kind == "python":
-            table = self._python(dt.date(2000, 1, 1))
+            table = self._python(self._some_partition)
             return {f.name: str(f.type) for f in table.schema}
         import duckdb
 
         query = f"DESCRIBE {self._query}"
         try:
-            rows = self._connection.execute(query, self._parameters(dt.date(2000, 1, 1))).fetchall()
+            rows = self._connection.execute(query, self._parameters(self._some_partition)).fetchall()
         except duckdb.Error as e:
             raise SpecError(f"{self.definition.name}: {_first_lines(e)}") from e
         return {str(r[0]): str(r[1]) for r in rows}
@@ -108,6 +110,7 @@ class Engine:
     def run(self, partition: dt.date) -> pa.Table:
         """The definition's rows for one partition.
 
+        :param partition: when it begins: a day, or, for an hour, a time (UTC). The query knows it as ``$partition``.
         :raises DataError: when the query fails on these rows.
         """
         if self.definition.kind == "python":
@@ -125,8 +128,14 @@ class Engine:
             f'"{c}"' for c in (*self.definition.key, *([self.definition.event] if self.definition.event else []))
         )
         return self._connection.sql(
-            f'SELECT {names} FROM "_{self.definition.entity}" WHERE "{PARTITION}" = DATE \'{partition}\''  # noqa: S608
+            f'SELECT {names} FROM "_{self.definition.entity}" WHERE "{PARTITION}" = {_literal(partition)}'  # noqa: S608
         ).to_arrow_table()
+
+    @property
+    def _some_partition(self) -> dt.date:
+        """A partition for binding the definition without data."""
+        hourly = self.feeds[self.definition.entity].every == "hour"
+        return dt.datetime(2000, 1, 1) if hourly else dt.date(2000, 1, 1)
 
     @property
     def _query(self) -> str:
@@ -150,6 +159,25 @@ class Engine:
             return pa.Table.from_pandas(function(frames, partition), preserve_index=False)
         except Exception as e:
             raise DataError(f"{name} failed for partition {partition}: {type(e).__name__}: {e}") from e
+
+
+def _type(feed: FeedSpec) -> str:
+    """SQL type of the ``partition`` column: when a partition begins."""
+    return "TIMESTAMP" if feed.every == "hour" else "DATE"
+
+
+def _literal(partition: dt.date) -> str:
+    return f"{'TIMESTAMP' if isinstance(partition, dt.datetime) else 'DATE'} '{partition}'"
+
+
+def _dated(feed: FeedSpec, rows: pa.Table) -> pa.Table:
+    """The rows with the begin of their partition instead of its key (days are written like the dates that they are)."""
+    import pyarrow as pa
+
+    keys = rows.column(PARTITION).combine_chunks().dictionary_encode()
+    kind = pa.timestamp("us") if feed.every == "hour" else pa.date32()
+    begins = pa.array([parse_key(feed, k) for k in keys.dictionary.to_pylist()], kind)
+    return rows.set_column(rows.column_names.index(PARTITION), PARTITION, begins.take(keys.indices))
 
 
 def _first_lines(error: Exception, lines: int = 4) -> str:

@@ -300,7 +300,10 @@ class BlockDistances:
 def block_distances(reference: pd.DataFrame, days: Any, plan: ColumnPlan, *, window_days: int = 7) -> BlockDistances:
     """Distances of each block of ``window_days`` days, slid by a day, to the rest of the reference.
 
-    :param days: the day of each row (dates, or ``YYYY-MM-DD``). Blocks in which a column has no value are left out.
+    Where the unit is longer than a day, "days" are weeks or months, named by their consecutive numbers.
+
+    :param days: the day of each row (dates, ``YYYY-MM-DD``, or numbers). Blocks in which a column has no value are left
+        out.
     """
     day = np.asarray(days).astype("datetime64[D]").astype(np.int64)
     if day.size != len(reference) or day.size == 0:

@@ -2,7 +2,8 @@
 
 Windows are aligned to the calendar and disjoint: sliding them daily would protect against nothing (78 % of models with
 a false ask in five months). Weeks are ISO weeks; longer whole weeks are counted from the first Monday of the feed;
-other lengths from its first day. Partial windows are not judged.
+other lengths from its first day; windows of a monthly feed are months, counted from its first. Partial windows are not
+judged.
 
 A window whose data failed is neither flagged nor quiet: as the newest one it alerts, and it never asks. One ask per
 reference: the latch and its re-arming on promotion derive from the ledger, not from here.
@@ -14,6 +15,8 @@ import datetime as dt
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
+
+from perennial.specs.grains import GRAINS, Every
 
 State = Literal["quiet", "flagged", "failed"]
 Outcome = Literal["quiet", "alert", "ask"]
@@ -27,19 +30,22 @@ class Window(NamedTuple):
 
     @property
     def key(self) -> str:
-        """The ISO week (``2013-W05``) of a week, else ``start/end``."""
+        """The ISO week (``2013-W05``) of a week, else ``start/end``, both days."""
         if (self.end - self.start).days == 6 and self.start.isoweekday() == 1:
             year, week, _ = self.start.isocalendar()
             return f"{year}-W{week:02d}"
         return f"{self.start}/{self.end}"
 
 
-def windows(first_day: dt.date, last_day: dt.date, window: dt.timedelta) -> list[Window]:
+def windows(first_day: dt.date, last_day: dt.date, window: dt.timedelta, every: Every = "day") -> list[Window]:
     """All complete windows of a feed, oldest first.
 
     :param first_day: the feed's first day, which fixes the phase; not the first day of interest.
     :param last_day: the last complete day (inclusive).
+    :param every: grain of the feed; months have no fixed number of days.
     """
+    if every == "month":
+        return _months(first_day, last_day, GRAINS["month"].whole(window))
     days = window.days
     if days < 1 or window != dt.timedelta(days=days):
         raise ValueError(f"a monitoring window is a whole number of days, not {window}")
@@ -50,6 +56,16 @@ def windows(first_day: dt.date, last_day: dt.date, window: dt.timedelta) -> list
     while (end := start + dt.timedelta(days=days - 1)) <= last_day:
         out.append(Window(start, end))
         start = end + dt.timedelta(days=1)
+    return out
+
+
+def _months(first_day: dt.date, last_day: dt.date, n: int) -> list[Window]:
+    month = GRAINS["month"]
+    number = month.number(dt.datetime.combine(first_day, dt.time()))
+    out = []
+    while (end := month.begin(number + n).date() - dt.timedelta(days=1)) <= last_day:
+        out.append(Window(month.begin(number).date(), end))
+        number += n
     return out
 
 

@@ -32,14 +32,25 @@ from perennial.monitoring.rule import Ruling, State, Window, judge, windows
 from perennial.registry import tracking, versions
 from perennial.runs import Actor
 from perennial.specs import FeedSpec, ModelSpec
-from perennial.specs.partitions import keys_between, last_key_known, parse_key, period
+from perennial.specs.partitions import (
+    block_of,
+    day_begins,
+    first_day,
+    first_key,
+    grain_of,
+    keys_of_days,
+    last_day,
+    last_key_known,
+    period,
+)
 from perennial.storage import to_json
 from perennial.training.bundle import Bundle
-from perennial.training.data import feature_columns, label_values, to_matrix
+from perennial.training.data import blocks_of, feature_columns, label_values, to_matrix
 from perennial.training.plan import last_labelled
 
-#: A window with a larger share of days without data is a failure of the data.
-MAX_MISSING_DAYS = 0.2
+#: A window with a larger share of partitions without data is a failure of the data.
+MAX_MISSING = 0.2
+BLOCK = "__block__"
 
 
 @dataclass(frozen=True)
@@ -99,7 +110,7 @@ def drift_look(
     trained = dt.datetime.fromisoformat(bundle.facts["train_end"])
     chosen = _after(entity, last, spec.monitoring.drift.window, trained)[-(rule.n + 1) :]
     for window in chosen:
-        keys = keys_between(entity, window.start.isoformat(), window.end.isoformat())
+        keys = keys_of_days(entity, window.start, window.end)
         ready = builder.ready(keys)
         digests = builder.ensure(ready, fence=fence).digests if ready else {}
         result = _kept("drift", spec.name, version.version, window, combined_digest(list(digests.items())))
@@ -107,7 +118,8 @@ def drift_look(
         if result is None or (report is not None and window == chosen[-1]):
             current = _features(builder, ready, list(plan.columns))
         if result is None:
-            result = _drift_window(reference, current, plan, calibration, window, keys, ready, rows_per_day)
+            usual = rows_per_day * ((window.end - window.start).days + 1)
+            result = _drift_window(reference, current, plan, calibration, window, keys, ready, usual)
             _keep("drift", spec.name, version.version, window, combined_digest(list(digests.items())), result)
         if report is not None and window == chosen[-1] and current is not None and result["state"] != "failed":
             evidently_report(reference, current, plan, calibration.thresholds, report, needed=calibration.needed)
@@ -138,13 +150,12 @@ def _prediction_distance(
 
 def _drift_window(
     reference: Any, current: Any, plan: ColumnPlan, calibration: Calibration, window: Window, keys: Sequence[str],
-    ready: Sequence[str], rows_per_day: float,
+    ready: Sequence[str], usual: float,
 ) -> dict[str, Any]:  # fmt: skip
     gone = [k for k in keys if k not in set(ready)]
     head = {"window": window.key, "start": str(window.start), "end": str(window.end), "missing": gone}
-    if len(gone) > MAX_MISSING_DAYS * len(keys) or current is None:
+    if len(gone) > MAX_MISSING * len(keys) or current is None:
         return {**head, "state": "failed", "reason": f"no data for {', '.join(gone)}"}
-    usual = rows_per_day * len(keys)
     problems = check_presence(reference, current, columns=list(plan.columns), min_rows=max(10, int(0.1 * usual)))
     if problems:
         why = "; ".join(p.message for p in problems)
@@ -181,13 +192,13 @@ def performance_look(
     if first is None:
         return Look("performance", "quiet", f"nothing has been scored with version {version.version} yet", ())
     last = last_labelled(spec, label_feed, as_of)
-    first_scored = parse_key(entity, first)  # windows of another version's scores say nothing of this one
+    first_scored = period(entity, first)[0]  # windows of another version's scores say nothing of this one
     found: list[dict[str, Any]] = []
     all_windows = _after(
         entity, last, spec.monitoring.performance.window, dt.datetime.fromisoformat(bundle.facts["train_end"])
     )
-    for window in [w for w in all_windows if w.start >= first_scored][-(rule.n + 1) :]:
-        keys = keys_between(entity, window.start.isoformat(), window.end.isoformat())
+    for window in [w for w in all_windows if day_begins(entity, w.start) >= first_scored][-(rule.n + 1) :]:
+        keys = keys_of_days(entity, window.start, window.end)
         y, score, blocks = _scored_with_labels(spec, entity, label_feed, keys, version.version)
         covered = set(np.unique(blocks)) if len(blocks) else set()
         judged = performance_window(
@@ -199,7 +210,7 @@ def performance_look(
             spec.monitoring.performance,
             within=spec.metric.within,
             threshold=threshold,
-            left_out=len(keys) - len(covered),
+            left_out=len({block_of(entity, k) for k in keys}) - len(covered),
         )
         head = {"window": window.key, "start": str(window.start), "end": str(window.end)}
         found.append({**judged.to_dict(), **head, "state": judged.state, "reason": judged.reason})
@@ -215,7 +226,10 @@ def _covered(holdout: Any, min_coverage: float) -> Any:
 def _scored_with_labels(
     spec: ModelSpec, entity: FeedSpec, label_feed: FeedSpec, keys: Sequence[str], version: str
 ) -> tuple[Any, Any, Any]:
-    """Labels, scores and partitions of the rows that this version published, without those it trained on."""
+    """Labels, scores and blocks of the rows that this version published, without those it trained on.
+
+    Blocks with too few labels are left out, and days of an hourly feed with too few hours.
+    """
     import pyarrow.compute as pc
 
     key = list(entity.key)
@@ -227,18 +241,21 @@ def _scored_with_labels(
     scores = scores.filter(
         pc.and_(pc.equal(scores.column("model_version"), version), pc.invert(scores.column("in_sample")))
     )
+    scores = scores.append_column(BLOCK, pa.array(blocks_of(entity, scores), pa.string()))
+    there = _counts(scores, PARTITION)
     total = _counts(scores)
     joined = scores.join(labels.rename_columns([*key, "__label__"]), keys=key).filter(
         pc.is_valid(pc.field("__label__"))
     )
     labelled = _counts(joined)
-    covered = [k for k, n in labelled.items() if n / total[k] >= spec.labels.min_coverage]
-    joined = joined.filter(pc.is_in(joined.column(PARTITION), pa.array(covered, pa.string())))
+    least, size = spec.labels.min_coverage, grain_of(entity).per_block
+    covered = [b for b, n in labelled.items() if n / total[b] >= least and there[b] / size >= least]
+    joined = joined.filter(pc.is_in(joined.column(BLOCK), pa.array(covered, pa.string())))
     joined = joined.sort_by([(PARTITION, "ascending"), *((k, "ascending") for k in key)])
     return (
         label_values(spec, joined.column("__label__")),
         joined.column("score").to_numpy(),
-        joined.column(PARTITION).to_numpy(zero_copy_only=False).astype(str),
+        joined.column(BLOCK).to_numpy(zero_copy_only=False).astype(str),
     )
 
 
@@ -254,17 +271,21 @@ def _first_scored(spec: ModelSpec, entity: FeedSpec, version: str) -> str | None
     return min(firsts, default=None)
 
 
-def _counts(rows: pa.Table) -> dict[str, int]:
-    counted = rows.group_by(PARTITION).aggregate([([], "count_all")]).to_pylist()
-    return {r[PARTITION]: r["count_all"] for r in counted}
+def _counts(rows: pa.Table, distinct: str | None = None) -> dict[str, int]:
+    """Rows, or distinct values of a column, per block."""
+    how = ([], "count_all") if distinct is None else (distinct, "count_distinct")
+    counted = rows.group_by(BLOCK).aggregate([how])
+    name = next(c for c in counted.column_names if c != BLOCK)
+    return dict(zip(counted.column(BLOCK).to_pylist(), counted.column(name).to_pylist(), strict=True))
 
 
 def _after(entity: FeedSpec, last: str | None, window: dt.timedelta, instant: dt.datetime) -> list[Window]:
     """Complete windows up to ``last`` that lie wholly after ``instant``."""
     if last is None:
         return []
-    every = windows(entity.start, parse_key(entity, last), window)
-    return [w for w in every if period(entity, w.start.isoformat())[0] >= instant]
+    start = first_day(entity, first_key(entity))
+    found = windows(start, last_day(entity, last), window, entity.every)
+    return [w for w in found if day_begins(entity, w.start) >= instant]
 
 
 def _features(builder: FeatureBuilder, keys: Sequence[str], columns: list[str]) -> Any:

@@ -12,7 +12,7 @@ import json
 import re
 import types
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin
 
@@ -20,7 +20,7 @@ from pydantic import BaseModel, ValidationError
 
 from perennial.errors import SpecError, UsageError
 from perennial.settings import settings
-from perennial.specs import rules, source
+from perennial.specs import grain_rules, rules, source
 from perennial.specs.models import FeedSpec, Integer, ModelSpec, Prefix, Strict, Text, Texts
 from perennial.specs.source import Document, Loc, Problem, SpecFileError, suggest
 
@@ -418,8 +418,7 @@ def _one(
                 raise SpecError(
                     f"{source.shown(path)}:1:1: {source.shown(root / DEFAULTS)} is broken: see its own error"
                 )
-            loaded = _read(kind, path, shared)
-            _check_feeds(loaded, specs)
+            loaded = _with_feeds(_read(kind, path, shared), specs)
         except SpecError as e:
             specs.errors.append(SpecFailure(path, name, kind, str(e)))
             old = _recall(kind, path, specs, memory)
@@ -442,19 +441,28 @@ def _recall(kind: Kind, path: Path, specs: SpecSet, memory: Path | None) -> Load
     loaded = recall(kind, path, memory)
     if loaded is not None:
         try:
-            _check_feeds(loaded, specs)
+            return _with_feeds(loaded, specs)
         except SpecError:
             return None
-    return loaded
+    return None
 
 
-def _check_feeds(loaded: Loaded, specs: SpecSet) -> None:
+def _with_feeds(loaded: Loaded, specs: SpecSet) -> Loaded:
+    """A spec that fits the feeds that it names, with the defaults that follow from them.
+
+    :raises SpecError: listing everything that does not fit.
+    """
     if isinstance(loaded.spec, FeedSpec):
-        return
+        return loaded
+    entity = specs.feeds.get(loaded.spec.entity)
+    if entity is not None:
+        loaded = replace(loaded, spec=grain_rules.with_defaults(loaded.spec, entity))
     broken = {e.name: source.shown(e.path) for e in specs.errors if e.kind == "feed" and e.name not in specs.feeds}
+    assert isinstance(loaded.spec, ModelSpec)
     problems = list(rules.joint_rules(loaded.spec, specs.feeds, broken, specs.feed_names))
     if problems:
         raise loaded.document.error(problems)
+    return loaded
 
 
 def digest(spec: Spec) -> str:

@@ -8,7 +8,6 @@ The classes hold values only; reading YAML with file, line and column is ``specs
 from __future__ import annotations
 
 import datetime as dt
-import math
 import re
 import zoneinfo
 from pathlib import PurePosixPath
@@ -18,12 +17,13 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic import Strict as Exactly
 
 from perennial.specs.durations import Duration, parse_duration
+from perennial.specs.grains import GRAINS, Every
 
 Mode = Literal["enabled", "dry_run", "disabled"]
 ColumnType = Literal["string", "integer", "float", "boolean", "timestamp", "date"]
 
 ONE_DAY = dt.timedelta(days=1)
-MANY_LABELLED_DAYS = 112  # from here on a regression judges over eight weeks
+MANY_LABELLED = 112  # blocks (days of daily feeds); from here on a regression judges over 56 of them
 RESERVED_COLUMNS = frozenset({"partition", "digest", "inputs"})  # the lake adds these itself
 
 
@@ -180,12 +180,16 @@ class FeedSpec(Strict):
     name: Name = Field(description="The name of the folder that the spec lies in.")
     owner: Text = Field(description="Who answers for it, such as a team.")
     description: str = Field(default="", description="One sentence for people.")
-    every: Literal["hour", "day", "week", "month", "year"] = Field(default="day", description="Length of a partition.")
-    timezone: Annotated[str, AfterValidator(_timezone)] = Field(
-        default="UTC", description="Partitions are local days of this zone; timestamps inside are UTC."
+    every: Every = Field(
+        default="day",
+        description="Length of a partition. Keys are written 2013-01-01T05, 2013-01-01, 2013-W01, 2013-01 or 2013.",
     )
-    start: Date = Field(description="First partition.")
-    end: Date | None = Field(default=None, description="Last partition. DAGs schedule nothing after it.")
+    timezone: Annotated[str, AfterValidator(_timezone)] = Field(
+        default="UTC",
+        description="Partitions are local periods of this zone (hours: UTC only); timestamps inside are UTC.",
+    )
+    start: Date = Field(description="First day. Weeks, months and years count when they lie wholly between the two.")
+    end: Date | None = Field(default=None, description="Last day. DAGs schedule nothing after it.")
     delay: Duration = Field(
         default=dt.timedelta(0), description="A partition is complete this long after its period ends."
     )
@@ -231,7 +235,10 @@ class Features(Strict):
     """How rows get their features."""
 
     path: Annotated[str, _beside(".sql", ".py")] = Field(description="features.sql or features.py, beside the spec.")
-    lookback: Duration = Field(default=dt.timedelta(days=28), description="How far back the feature query may look.")
+    lookback: Duration = Field(
+        default=dt.timedelta(days=28),
+        description="How far back the feature query may look. Default: P28D; hours P7D, weeks P12W, months P12M.",
+    )
 
 
 class Labels(Strict):
@@ -268,17 +275,18 @@ class Training(Strict):
 
     schedule: Text | None = Field(default=None, description="Cron, in the entity feed's time zone.")
     start: Date | None = Field(
-        default=None, description="First partition to train on; default: the entity feed's start."
+        default=None, description="Train on partitions from this day on; default: the entity feed's start."
     )
     window: Annotated[Literal["expanding"] | Duration, _word_or_duration("expanding")] = Field(
-        default="expanding", description="All history, or the last so many days, such as P90D."
+        default="expanding", description="All history, or the last so many days (weeks, months), such as P90D."
     )
     holdout: Duration | None = Field(
-        default=None, description="Default: P14D; regression P56D once 112 labelled days exist."
+        default=None,
+        description="Default: 14 days (weeks, months); regression 56 of them once 112 are labelled.",
     )
     gap: Annotated[Literal["auto"] | Duration, _word_or_duration("auto")] = Field(
         default="auto",
-        description="Days between training and holdout; auto: the label horizon and delay, in whole days.",
+        description="Partitions between training and holdout; auto: the label horizon and delay, rounded up.",
     )
     max_missing: Number = Field(
         default=0.05, ge=0, lt=1, description="Largest share of missing partitions to train over."
@@ -379,7 +387,10 @@ class Drift(Strict):
     """Do inputs look different from the training window?"""
 
     mode: Mode = Field(default="enabled", description="dry_run: judged and recorded, without effect.")
-    window: Duration = Field(default=dt.timedelta(days=7), description="Length of the disjoint windows.")
+    window: Duration = Field(
+        default=dt.timedelta(days=7),
+        description="Length of the disjoint windows. Default: P7D (an ISO week); months P1M.",
+    )
     share: Number = Field(default=0.3, gt=0, lt=1, description="Share of columns that must drift.")
     false_asks_per_year: Number = Field(default=1.0, gt=0, le=12, description="What the thresholds are calibrated to.")
 
@@ -388,7 +399,10 @@ class Performance(Strict):
     """Did the metric fall against the holdout?"""
 
     mode: Mode = Field(default="enabled", description="dry_run: judged and recorded, without effect.")
-    window: Duration = Field(default=dt.timedelta(days=14), description="Length of the disjoint windows.")
+    window: Duration = Field(
+        default=dt.timedelta(days=14),
+        description="Length of the disjoint windows. Default: P14D; weeks P14W, months P14M.",
+    )
     max_drop: Number = Field(default=0.05, ge=0, description="Smallest drop that matters.")
 
 
@@ -414,7 +428,8 @@ class Retraining(Strict):
         Field(default=["drift", "performance"], description="What may ask.")
     )
     cooldown: Duration = Field(
-        default=dt.timedelta(days=7), description="Least time between two retrainings; train does not count."
+        default=dt.timedelta(days=7),
+        description="Least time between two retrainings; train does not count. Default: P7D; months P1M.",
     )
     max_per_month: Integer = Field(default=4, ge=0, le=1000, description="Budget of trainings.")
     min_new_labels: Integer = Field(default=1000, ge=0, description="Fewer new labelled rows than this: no training.")
@@ -462,18 +477,22 @@ class ModelSpec(Strict):
     def _short_features(cls, value: Any) -> Any:
         return {"path": value} if isinstance(value, str) else value
 
-    def holdout_for(self, labelled_days: int) -> dt.timedelta:
-        """Length of the holdout, given how many labelled days there are."""
-        if self.training.holdout is not None:
-            return self.training.holdout
-        many = self.task.type == "regression" and labelled_days >= MANY_LABELLED_DAYS
-        return dt.timedelta(days=56 if many else 14)
+    def holdout_blocks(self, labelled: int, every: Every) -> int:
+        """Length of the holdout in blocks (days of hourly and daily feeds), given how many blocks are labelled.
 
-    def gap_for(self, label_feed: FeedSpec) -> dt.timedelta:
-        """Days between training and holdout, so that no training label was unknown when the holdout began."""
+        :param every: grain of the entity feed.
+        """
+        said = self.training.holdout
+        if said is not None:
+            return GRAINS[every].block.whole(said)
+        return 56 if self.task.type == "regression" and labelled >= MANY_LABELLED else 14
+
+    def gap_partitions(self, label_feed: FeedSpec) -> int:
+        """Partitions between training and holdout, so that no training label was unknown when the holdout began."""
+        grain = GRAINS[label_feed.every]
         if self.training.gap != "auto":
-            return self.training.gap
-        return dt.timedelta(days=math.ceil((self.labels.horizon + label_feed.delay) / ONE_DAY))
+            return grain.whole(self.training.gap)
+        return grain.at_least(self.labels.horizon + label_feed.delay)
 
     def min_gain(self, gate: Literal["champion", "baseline"]) -> float:
         """Smallest gain that the gate asks for (relative for a regression)."""

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import re
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
-from perennial.specs import cron, metrics
-from perennial.specs.durations import format_duration
-from perennial.specs.models import ONE_DAY, RESERVED_COLUMNS, FeedSpec, ModelSpec
+from perennial.specs import cron, grain_rules, metrics
+from perennial.specs.models import RESERVED_COLUMNS, FeedSpec, ModelSpec
 from perennial.specs.source import Loc, Problem, suggest
-
-MIN_BLOCKS = 10  # a rule over fewer blocks holds for ever
 
 #: Values that the spec language has and the program has not: (place, allowed today).
 _VALUES: dict[str, dict[Loc, tuple[Any, ...]]] = {
-    "feed": {("every",): ("day",), ("source", "kind"): ("files",)},
+    "feed": {("source", "kind"): ("files",)},
     "model": {
         ("task",): ("binary", "regression"),
         ("task", "type"): ("binary", "regression"),
@@ -27,7 +23,6 @@ _VALUES: dict[str, dict[Loc, tuple[Any, ...]]] = {
     },
 }
 _KNOWN_VALUES: dict[Loc, tuple[Any, ...]] = {
-    ("every",): ("hour", "week", "month", "year"),
     ("source", "kind"): ("sql", "derived"),
     ("task",): ("multiclass",),
     ("task", "type"): ("multiclass",),
@@ -121,6 +116,7 @@ def feed_rules(feed: FeedSpec) -> Iterator[Problem]:
     """What a feed says that cannot work."""
     if feed.end is not None and feed.end < feed.start:
         yield Problem(f"end ({feed.end}) lies before start ({feed.start})", ("end",))
+    yield from grain_rules.feed_rules(feed)
     yield from _column_rules(feed)
 
 
@@ -165,7 +161,6 @@ def model_rules(model: ModelSpec) -> Iterator[Problem]:
     """What a model says that cannot work, whatever its feeds are."""
     yield from _task_rules(model)
     yield from _metric_rules(model)
-    yield from _duration_rules(model)
     yield from _gate_rules(model)
     yield from _search_rules(model)
     schedule = model.training.schedule
@@ -175,6 +170,8 @@ def model_rules(model: ModelSpec) -> Iterator[Problem]:
     if rule.k > rule.n:
         message = f"k ({rule.k}) is larger than n ({rule.n}), so the rule could never speak: write k: {rule.n} or less"
         yield Problem(message, ("monitoring", "rule", "k"))
+    if not model.compute.timeout:
+        yield Problem("no fit ends in no time: write a timeout such as PT2H", ("compute", "timeout"))
 
 
 def _task_rules(model: ModelSpec) -> Iterator[Problem]:
@@ -215,42 +212,7 @@ def _metric_rules(model: ModelSpec) -> Iterator[Problem]:
             yield Problem(message, ("gates", "floor", "minimum", name))
 
 
-def _duration_rules(model: ModelSpec) -> Iterator[Problem]:
-    t, m = model.training, model.monitoring
-    places: list[tuple[Loc, Any, int]] = [
-        (("features", "lookback"), model.features.lookback, 1),
-        (("training", "window"), t.window, 1),
-        (("training", "holdout"), t.holdout, 1),
-        (("training", "gap"), t.gap, 0),
-        (("monitoring", "drift", "window"), m.drift.window, 1),
-        (("monitoring", "performance", "window"), m.performance.window, 1),
-    ]
-    for loc, value, least in places:
-        if not isinstance(value, dt.timedelta):
-            continue
-        if value < least * ONE_DAY:
-            yield Problem(f"{_dotted(loc)} is shorter than one partition: write at least P{least}D", loc)
-        elif value % ONE_DAY:
-            days = value.days + 1
-            yield Problem(f"{_dotted(loc)} counts whole partitions of a day: write P{days - 1}D or P{days}D", loc)
-    if model.retraining.cooldown < ONE_DAY:
-        said = format_duration(model.retraining.cooldown)
-        message = f"a cooldown of {said} is shorter than one partition, so it holds nothing back: write at least P1D"
-        yield Problem(message, ("retraining", "cooldown"))
-    if not model.compute.timeout:
-        yield Problem("no fit ends in no time: write a timeout such as PT2H", ("compute", "timeout"))
-
-
 def _gate_rules(model: ModelSpec) -> Iterator[Problem]:
-    days = model.holdout_for(0) // ONE_DAY
-    by_blocks = [name for name in ("baseline", "champion") if getattr(model.gates, name).mode != "disabled"]
-    if days < MIN_BLOCKS and by_blocks:
-        message = (
-            f"a holdout of {days} days has {days} blocks, and the {' and '.join(by_blocks)} "
-            f"gate{'s' * (len(by_blocks) - 1)} cannot decide over fewer than {MIN_BLOCKS}: "
-            f"write at least P{MIN_BLOCKS}D"
-        )
-        yield Problem(message, ("training", "holdout"))
     for name in ("baseline", "champion"):
         gain = getattr(model.gates, name).min_gain
         if gain is not None and not -1 < gain < 1:
@@ -314,6 +276,8 @@ def joint_rules(
             hint = suggest(name, names)
             known = _some(sorted(names)) if names else "there are none yet"
             yield Problem(f'there is no feed "{name}"{hint} (feeds: {known})', loc)
+    if model.entity in feeds:
+        yield from grain_rules.model_rules(model, feeds[model.entity])
     if len(found) != 2:
         return
     entity, labels = found
@@ -322,7 +286,9 @@ def joint_rules(
         yield Problem(message, ("labels", "feed"))
     yield from _fit_rules(entity, labels)
     yield from _label_rules(model, entity, labels)
-    yield from _time_rules(model, entity, labels)
+    if entity.every == labels.every:
+        yield from grain_rules.wait_rules(model, entity, labels)
+    yield from _start_rules(model, entity)
 
 
 def _fit_rules(entity: FeedSpec, labels: FeedSpec) -> Iterator[Problem]:
@@ -330,12 +296,12 @@ def _fit_rules(entity: FeedSpec, labels: FeedSpec) -> Iterator[Problem]:
     if entity.every != labels.every:
         message = (
             f'"{labels.name}" has partitions of a {labels.every} and "{entity.name}" of a {entity.every}: '
-            "feeds of one model share their grain"
+            "feeds of one model share their grain (there are no rollups yet)"
         )
         yield Problem(message, place)
     if entity.timezone != labels.timezone:
         message = (
-            f'"{labels.name}" counts days in {labels.timezone} and "{entity.name}" in {entity.timezone}: '
+            f'"{labels.name}" counts {entity.every}s in {labels.timezone} and "{entity.name}" in {entity.timezone}: '
             "feeds of one model share their time zone, or their partitions would never meet"
         )
         yield Problem(message, place)
@@ -381,24 +347,7 @@ def _label_rules(model: ModelSpec, entity: FeedSpec, labels: FeedSpec) -> Iterat
         yield Problem(message, loc)
 
 
-def _time_rules(model: ModelSpec, entity: FeedSpec, labels: FeedSpec) -> Iterator[Problem]:
-    wait = model.labels.horizon + labels.delay
-    holdout = model.holdout_for(0)
-    if holdout < wait:
-        days = -(-wait // ONE_DAY)
-        message = (
-            f"a holdout of {format_duration(holdout)} is shorter than the wait for its labels, "
-            f"{format_duration(wait)} (horizon and delay): "
-            f"write training: {{holdout: P{max(days, MIN_BLOCKS)}D}} or more"
-        )
-        yield Problem(message, ("training", "holdout"))
-    least = model.model_copy(update={"training": model.training.model_copy(update={"gap": "auto"})}).gap_for(labels)
-    if model.gap_for(labels) < least:
-        message = (
-            f"a gap of {format_duration(model.gap_for(labels))} lets training see labels that were not known yet: "
-            f"write auto, or at least {format_duration(least)}"
-        )
-        yield Problem(message, ("training", "gap"))
+def _start_rules(model: ModelSpec, entity: FeedSpec) -> Iterator[Problem]:
     start = model.training.start
     if start is not None and start < entity.start:
         yield Problem(

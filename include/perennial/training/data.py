@@ -14,6 +14,7 @@ from perennial.features.definition import Definition
 from perennial.lake.homes import feature_table, feed_table
 from perennial.lake.table import PARTITION, PartitionedTable, Snapshot
 from perennial.specs import FeedSpec, ModelSpec
+from perennial.specs.partitions import block_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,7 +30,7 @@ class Rows:
 
     :param X: features; numbers are float64, everything else is str.
     :param y: labels; NaN where there is none. Binary: 1.0 for the positive class.
-    :param blocks: the partition of each row.
+    :param blocks: the block of each row: its partition, or, for an hourly feed, its day.
     """
 
     X: pd.DataFrame
@@ -46,7 +47,7 @@ class Rows:
         return Rows(self.X[mask].reset_index(drop=True), self.y[mask], self.blocks[mask])
 
     def coverage(self) -> dict[str, float]:
-        """Share of labelled rows per partition."""
+        """Share of labelled rows per block."""
         keys, inverse = np.unique(self.blocks, return_inverse=True)
         have = np.bincount(inverse, weights=~np.isnan(self.y))
         return {str(k): float(h / n) for k, h, n in zip(keys, have, np.bincount(inverse), strict=True)}
@@ -89,8 +90,17 @@ def load_rows(
     return Rows(
         to_matrix(joined, feature_columns(left.column_names, definition)),
         label_values(spec, joined.column(label)),
-        joined.column(PARTITION).to_numpy(zero_copy_only=False).astype(str),
+        blocks_of(feeds[spec.entity], joined),
     )
+
+
+def blocks_of(entity: FeedSpec, rows: pa.Table) -> NDArray[np.str_]:
+    """The block of each row of a table with the lake's ``partition`` column."""
+    keys = rows.column(PARTITION).to_numpy(zero_copy_only=False).astype(str)
+    if entity.every != "hour":
+        return np.asarray(keys)
+    found, at = np.unique(keys, return_inverse=True)
+    return np.array([block_of(entity, k) for k in found], dtype=str)[at]
 
 
 def label_values(spec: ModelSpec, column: pa.ChunkedArray) -> NDArray[np.float64]:

@@ -22,7 +22,7 @@ from perennial.ledger import Entry, Ledger
 from perennial.pages import page, section, table
 from perennial.registry import tracking, versions
 from perennial.runs import Actor
-from perennial.specs.partitions import period
+from perennial.specs.partitions import block_of, grain_of, period
 from perennial.storage import to_json
 from perennial.training import estimators
 from perennial.training.bundle import Bundle
@@ -91,7 +91,8 @@ def evaluate(
     champion = versions.by_alias(spec.name, versions.CHAMPION)
     covered = {k for k, share in rows.coverage().items() if share >= spec.labels.min_coverage}
     keep = np.isin(rows.blocks, sorted(covered)) & ~np.isnan(rows.y)
-    wanted = {*plan.holdout_keys, *plan.holdout_missing}
+    keys = sorted({*plan.holdout_keys, *plan.holdout_missing})
+    wanted = {block_of(plan.entity, k) for k in keys}
     metric = get_metric(spec.metric.name, spec.task.type)
     within = spec.metric.within
     threshold = own.facts["threshold"]
@@ -116,12 +117,9 @@ def evaluate(
     ]  # fmt: skip
     judged = no_champion(spec.gates.champion.mode)
     if champion is not None and spec.gates.champion.mode != "disabled":
-        judged = _against(
-            plan, rows, scores, keep, covered, wanted, champion, threshold, ledger, candidate, fence, actor
-        )
+        judged = _against(plan, rows, scores, keep, covered, keys, champion, threshold, ledger, candidate, fence, actor)
     results = [*floor_and_baseline, judged]
     decision = decide(results)
-    keys = sorted(wanted)
     return Evaluation(
         decision.verdict,
         decision.reason,
@@ -138,7 +136,7 @@ def _against(
     scores: NDArray[np.float64],
     keep: NDArray[np.bool_],
     covered: set[str],
-    wanted: set[str],
+    keys: Sequence[str],
     champion: versions.Version,
     threshold: float | None,
     ledger: Ledger,
@@ -150,9 +148,10 @@ def _against(
     spec = plan.spec
     other = Bundle(tracking.cache_folder().fetch(champion.model_id))
     seen_until = dt.datetime.fromisoformat(other.facts["train_end"])
-    unseen = {k for k in wanted if period(plan.entity, k)[0] >= seen_until}
+    seen = {block_of(plan.entity, k) for k in keys if period(plan.entity, k)[0] < seen_until}
+    unseen = {block_of(plan.entity, k) for k in keys} - seen
     judged = unseen & covered
-    order = claim_holdout(ledger, plan, champion.version, min(wanted), max(wanted), candidate.run_id, actor, fence)
+    order = claim_holdout(ledger, plan, champion.version, keys[0], keys[-1], candidate.run_id, actor, fence)
     mask = keep & np.isin(rows.blocks, sorted(judged))
     theirs = champion_scores(other, plan, sorted(set(plan.holdout_keys)), rows, fence)
     return champion_gate(
@@ -302,7 +301,7 @@ def report(plan: TrainingPlan, evaluation: Evaluation) -> bytes:
         shown = [(k, v) for k, v in r.figures.items() if v is not None]
         if shown:
             parts.append(section(f"Figures of {r.gate}", table(("figure", "value"), shown)))
-    window = "all history" if plan.window_days is None else f"{plan.window_days} days"
+    window = "all history" if plan.window_days is None else grain_of(plan.entity).block.words(plan.window_days)
     against = f"version {evaluation.champion}" if evaluation.champion else "no champion yet"
     lead = (
         f"{evaluation.verdict}: trained on {len(plan.train_keys)} partitions ({window}), judged on "

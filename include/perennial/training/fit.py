@@ -84,7 +84,7 @@ def _fit(
         value = estimate(metric, *of, within=spec.metric.within, threshold=threshold).value
     baseline = fit_baseline(rows.X, rows.y, spec.gates.baseline.by, task, metric)
     progress("calibrating drift on blocks inside the training window")
-    reference = build_reference(learned.window.X, learned.window.blocks, spec.monitoring, plan.seed)
+    reference = build_reference(learned.window.X, learned.window.blocks, spec.monitoring, plan.seed, plan.entity.every)
     facts = {
         "train_end": plan.train_end.isoformat(),
         "as_of": plan.as_of.isoformat(),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import datetime as dt
 import hashlib
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,16 @@ from perennial.features.definition import Definition, load_definition
 from perennial.lake.homes import feed_table
 from perennial.specs import FeedSpec, ModelSpec
 from perennial.specs.loader import digest
-from perennial.specs.partitions import keys_between, last_key_known, parse_key, period, shift
+from perennial.specs.partitions import (
+    block_of,
+    first_key,
+    grain_of,
+    keys_between,
+    last_key_known,
+    last_of_block,
+    period,
+    shift,
+)
 from perennial.trust.lineage import code_identity
 
 
@@ -30,7 +40,8 @@ class TrainingPlan:
     :param train_keys: partitions to train on. ``holdout_keys``: later ones to judge on.
     :param train_end: exclusive end of the last training partition (UTC).
     :param missing: partitions of the training window that cannot be used, with the reason.
-    :param window_days: length of the training window; ``None``: expanding.
+    :param window_days: length of the training window in days (weekly and monthly feeds: weeks, months); ``None``:
+        expanding.
     """
 
     spec: ModelSpec
@@ -110,35 +121,41 @@ def make_plan(
 ) -> TrainingPlan:
     """Decide on training and holdout partitions as of an instant.
 
-    The holdout is the last labelled partitions; a gap of at least horizon + delay lies between it and ``train_end``.
+    The holdout is the last labelled blocks (partitions; of an hourly feed whole days); a gap of at least horizon +
+    delay lies between it and ``train_end``.
 
-    :param window_days: train on this many partitions only; default: what the spec says.
+    :param window_days: train on this many blocks only; default: what the spec says.
     :raises DataError: when too little is labelled by then, or too many partitions are missing.
     """
     definition = load_definition(spec, folder, feeds)
     definition.check_feeds(feeds)
     entity, labels = feeds[spec.entity], feeds[spec.labels.feed]
-    last = last_labelled(spec, labels, as_of)
-    start = max(spec.training.start or entity.start, entity.start)
-    if last is None or parse_key(labels, last) < start:
+    grain = grain_of(entity)
+    block, size = grain.block, grain.per_block
+    start = first_key(entity, spec.training.start)
+    known = last_labelled(spec, labels, as_of)
+    last = known and last_of_block(labels, known)
+    if last is None or last < start:
         raise DataError(f"{spec.name}: nothing is labelled by {as_of:%Y-%m-%d %H:%M} UTC; choose a later as_of")
-    labelled_days = (parse_key(labels, last) - start).days + 1
-    holdout_days = spec.holdout_for(labelled_days).days
-    first_holdout = shift(entity, last, -(holdout_days - 1))
-    last_train = shift(entity, first_holdout, -spec.gap_for(labels).days - 1)
+    labelled = len(keys_between(entity, start, last)) // size
+    holdout_blocks, gap = spec.holdout_blocks(labelled, entity.every), spec.gap_partitions(labels)
+    first_holdout = shift(entity, last, 1 - holdout_blocks * size)
+    last_train = shift(entity, first_holdout, -gap - 1)
     if window_days is None and spec.training.window != "expanding":
-        window_days = spec.training.window.days
-    first_train = start.isoformat()
+        window_days = block.whole(spec.training.window)
+    first_train = start
     if window_days is not None:
-        first_train = max(first_train, shift(entity, last_train, -(window_days - 1)))
+        first_train = max(first_train, shift(entity, last_train, 1 - window_days * size))
     if last_train < first_train:
+        said = str(gap) if size == 1 else grain.words(gap)
         raise DataError(
-            f"{spec.name}: as of {as_of:%Y-%m-%d} there are {labelled_days} labelled days; the holdout takes "
-            f"{holdout_days} and the gap {spec.gap_for(labels).days}, which leaves none to train on"
+            f"{spec.name}: as of {as_of:%Y-%m-%d} there are {labelled} labelled {block.every}s; the holdout takes "
+            f"{holdout_blocks} and the gap {said}, which leaves none to train on"
         )
     builder = FeatureBuilder(spec.name, definition, feeds)
     train, missing = _usable(builder, labels, keys_between(entity, first_train, last_train))
     holdout, holdout_missing = _usable(builder, labels, keys_between(entity, first_holdout, last))
+    holdout = _in_whole_blocks(spec, entity, holdout, holdout_missing)
     wanted = len(train) + len(missing)
     if len(missing) > spec.training.max_missing * wanted:
         some = "; ".join(f"{k}: {why}" for k, why in list(missing.items())[:3])
@@ -208,6 +225,23 @@ def _usable(builder: FeatureBuilder, labels: FeedSpec, keys: list[str]) -> tuple
         else:
             usable.append(k)
     return usable, missing
+
+
+def _in_whole_blocks(spec: ModelSpec, entity: FeedSpec, keys: list[str], missing: dict[str, str]) -> list[str]:
+    """Those of ``keys`` whose block is there almost whole; the others are noted in ``missing``.
+
+    A day with three of its hours is no observation like the others.
+    """
+    size = grain_of(entity).per_block
+    found = Counter(block_of(entity, k) for k in keys)
+    kept = []
+    for k in keys:
+        there = found[block_of(entity, k)]
+        if there >= spec.labels.min_coverage * size:
+            kept.append(k)
+        else:
+            missing[k] = f"only {there} of {size} {entity.every}s of {block_of(entity, k)} are there"
+    return kept
 
 
 def resolve_as_of(value: str | None, run_after: dt.datetime, entity: FeedSpec) -> dt.datetime:

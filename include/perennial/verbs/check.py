@@ -58,6 +58,7 @@ def run(args: argparse.Namespace) -> int:
 def _resolved(paths: list[Path] | None) -> dict[Path, dict[str, Any]]:
     """What each good spec says with all its defaults, the computed ones too."""
     from perennial.check import find
+    from perennial.specs.grains import GRAINS
     from perennial.specs.models import FeedSpec
 
     specs, wanted = find(paths)
@@ -68,11 +69,11 @@ def _resolved(paths: list[Path] | None) -> dict[Path, dict[str, Any]]:
         spec = loaded.spec
         said = spec.model_dump(mode="json")
         if not isinstance(spec, FeedSpec):
-            gap = spec.gap_for(specs.feeds[spec.labels.feed])
+            labels, grain = specs.feeds[spec.labels.feed], GRAINS[specs.feeds[spec.entity].every]
             training, gates = said["training"], said["gates"]
             training["start"] = training["start"] or specs.feeds[spec.entity].start.isoformat()
-            training["gap"] = f"P{gap.days}D"
-            training["holdout"] = training["holdout"] or f"P{spec.holdout_for(0).days}D"
+            training["gap"] = grain.duration(spec.gap_partitions(labels))
+            training["holdout"] = training["holdout"] or grain.block.duration(spec.holdout_blocks(0, grain.every))
             for gate in ("champion", "baseline"):
                 gates[gate]["min_gain"] = spec.min_gain("champion" if gate == "champion" else "baseline")
         found[loaded.path] = said

@@ -9,6 +9,7 @@ from typing import Any
 
 from airflow.sdk.exceptions import AirflowSkipException
 
+from perennial.specs.partitions import last_of_block
 from perennial_airflow import assets
 from perennial_airflow.links import ReportLink
 from perennial_airflow.operators.base import BranchStepOperator, StepOperator
@@ -34,6 +35,10 @@ class PlanMonitoringOperator(StepOperator):
             )
         if versions.by_alias(self.name, versions.CHAMPION) is None:
             raise AirflowSkipException(f"{self.name} has no champion yet: nothing to monitor")
+        if step.events and last_of_block(entity, key) != key:
+            raise AirflowSkipException(
+                f"windows are whole days: the run for the last hour of {key[:10]} will look, or one started by hand"
+            )
         as_of = step.as_of(entity, {spec.labels.feed: specs.feed(spec.labels.feed)})
         version = watched(self.name, as_of, step.ledger)
         step.state.write(

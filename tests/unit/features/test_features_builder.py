@@ -279,7 +279,7 @@ def test_the_plan_does_not_follow_from_how_much_was_loaded() -> None:
             b = {"k": [i * 7919 % 100_003 for i in n], "id": n, "g": [i % 3 for i in n], "y": [math.cos(i) for i in n]}
             engine.load("b", pa.table(b | {"partition": [day] * 1000 + [later] * more}))
             for feed in feeds:
-                engine.cut(feed, day, day, known_by=dt.datetime(2013, 1, 3, tzinfo=dt.UTC))
+                engine.cut(feed, (day, day), known_by=dt.datetime(2013, 1, 3, tzinfo=dt.UTC))
             return list(engine.run(day).to_pylist())
 
     assert run(0) == run(500) == run(20_000)

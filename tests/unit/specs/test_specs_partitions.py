@@ -129,11 +129,6 @@ def test_an_instant_needs_a_zone() -> None:
         partitions.key_of(dt.datetime(2013, 1, 1), feed())
 
 
-def test_other_grains_are_refused_by_name() -> None:
-    with pytest.raises(UsageError, match="not available yet"):
-        partitions.period(feed(every="hour"), "2013-01-01T05")
-
-
 def test_the_calendar_has_an_end() -> None:
     with pytest.raises(UsageError, match="outside the calendar"):
         partitions.shift(feed(), "9999-12-31", 1)

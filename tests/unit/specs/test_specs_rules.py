@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime as dt
 from collections.abc import Callable
 
 import pytest
@@ -42,12 +41,6 @@ def test_what_is_not_built_is_refused_by_name(message: Message, changes: dict[st
     said = message(**changes)
     assert expected in said
     assert "is not known here" not in said
-
-
-@pytest.mark.parametrize("every", ["hour", "week", "month", "year"])
-def test_other_grains_are_not_available_yet(specs: Folder, every: str) -> None:
-    with pytest.raises(SpecError, match=rf"every: {every} is not available yet \(allowed today: day\)"):
-        load_feed(specs.feed(every=every))
 
 
 def test_other_sources_are_not_available_yet(specs: Folder) -> None:
@@ -201,15 +194,16 @@ def test_feeds_that_do_not_fit_are_an_error_of_the_model_alone(specs: Folder, ar
 def test_helpers_of_a_model(specs: Folder) -> None:
     binary = load_model(specs.model(labels="{feed: arrivals, column: late, horizon: PT30H}"))
     arrivals = load_feed(specs.feed(ARRIVALS))
-    assert binary.gap_for(arrivals) == dt.timedelta(days=3)
-    assert binary.holdout_for(400) == dt.timedelta(days=14)
+    assert binary.gap_partitions(arrivals) == 3
+    assert binary.holdout_blocks(400, "day") == 14
     assert (binary.min_gain("champion"), binary.min_gain("baseline")) == (0.0, 0.0)
     regression = load_model(specs.model(**REGRESSION))
-    assert regression.holdout_for(111) == dt.timedelta(days=14)
-    assert regression.holdout_for(112) == dt.timedelta(days=56)
+    assert regression.holdout_blocks(111, "day") == 14
+    assert regression.holdout_blocks(112, "day") == 56
     assert (regression.min_gain("champion"), regression.min_gain("baseline")) == (0.01, 0.0)
     said = load_model(specs.model(training="{holdout: P21D, gap: P9D}", gates="{champion: {min_gain: 0.002}}"))
-    assert (said.holdout_for(400).days, said.gap_for(arrivals).days, said.min_gain("champion")) == (21, 9, 0.002)
+    assert (said.holdout_blocks(400, "day"), said.gap_partitions(arrivals)) == (21, 9)
+    assert said.min_gain("champion") == 0.002
 
 
 @pytest.mark.parametrize(
