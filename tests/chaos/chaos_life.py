@@ -127,7 +127,8 @@ class Life:
         deadline = time.monotonic() + self.patience
         while time.monotonic() < deadline:
             runs = self.insist(lambda: self.client.runs(dag_id, run_type="asset_triggered"))
-            found = sorted((r for r in runs if r["partition_key"] == key), key=lambda r: r["queued_at"] or r["run_after"])
+            found = [r for r in runs if r["partition_key"] == key]
+            found.sort(key=lambda r: str(r["queued_at"] or r["run_after"]))
             if len(found) >= nth:
                 return dict(found[nth - 1])
             time.sleep(0.4)

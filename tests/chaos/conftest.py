@@ -3,52 +3,12 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import chaos_state
 import pytest
-from chaos_arena import Arena, arena, free_port
-from chaos_life import Life
-
-from perennial.local.rest import AirflowClient
-
-#: Days that nobody has scored when three ask for them at once.
-ASKED = ("2024-03-08", "2024-03-09", "2024-03-10")
-
-#: Task, worker, MLflow and scheduler, each in a write, a publication, a registration or an alias move.
-STRIKES: dict[str, dict[str, Any]] = {
-    "task": {
-        "place": "lake.commit", "match": "feeds/visits", "dag": "visits.ingest", "task": "commit", "when": "during",
-        "delay": 0.01, "victim": "task",
-    },
-    "worker": {
-        "place": "lake.replace", "match": "predictions", "dag": "buys.score", "task": "publish", "when": "before",
-        "victim": "worker",
-    },
-    "mlflow": {"place": "server.create_model_version", "when": "after", "victim": "mlflow"},
-    "scheduler": {
-        "place": "mlflow.set_registered_model_alias", "match": "champion", "dag": "buys.retrain", "task": "rollout",
-        "when": "after", "victim": "scheduler",
-    },
-}  # fmt: skip
-
-
-@dataclass
-class Lived:
-    """What a life left behind."""
-
-    state: dict[str, Any]
-    leftovers: list[str] = field(default_factory=list)
-    processes: list[str] = field(default_factory=list)
-    struck: dict[str, Any] = field(default_factory=dict)
-    ended: dict[str, str | None] = field(default_factory=dict)
-    cleared: list[str] = field(default_factory=list)
-    mended: list[str] = field(default_factory=list)
-    published: dict[str, list[Any]] = field(default_factory=dict)
-    rows: dict[str, Any] = field(default_factory=dict)
+from chaos_arena import arena, free_port
+from chaos_lives import ASKED, STRIKES, Lived, three_at_once
 
 
 @pytest.fixture(scope="session")
@@ -58,7 +18,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def calm(place: Path) -> Iterator[Lived]:
+def calm(place: Path) -> Lived:
     """An undisturbed life; at its end, three ways of starting ask for the same days at once."""
     with arena(place, free_port(27000, 28000)) as made:
         made.life.live()
@@ -66,7 +26,7 @@ def calm(place: Path) -> Iterator[Lived]:
         lived.published = three_at_once(made)
         lived.rows = chaos_state.predictions(ASKED)
     shutil.rmtree(place)
-    yield lived
+    return lived
 
 
 @pytest.fixture(scope="session")
@@ -82,23 +42,3 @@ def hurt(calm: Lived, place: Path) -> Lived:
     lived.leftovers = chaos_state.leftovers(place / "home")
     lived.processes = [" ".join(p.cmdline()) for p in chaos_state.processes_of(place)]
     return lived
-
-
-def three_at_once(made: Arena) -> dict[str, list[Any]]:
-    """Score days by hand, by event and by backfill at once; what each run says that it published, by day."""
-    client: AirflowClient = made.life.client
-    life: Life = made.life
-    known = {r["dag_run_id"] for r in client.runs("buys.score")}
-    client.backfill("buys.score", ASKED[0], ASKED[-1], max_active_runs=len(ASKED))
-    for key in ASKED:
-        client.asset_event("visits", key)
-        life.start("buys.score", key=key)
-    runs: list[dict[str, Any]] = []
-    while len(runs) < 3 * len(ASKED):
-        runs = [r for r in client.runs("buys.score") if r["dag_run_id"] not in known]
-    found: dict[str, list[Any]] = {}
-    for run in runs:
-        life.end(run)
-        said = client.xcom("buys.score", run["dag_run_id"], "publish")
-        found.setdefault(run["partition_key"], []).append((run["run_type"], said))
-    return found

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import chaos_state
 import pytest
+from chaos_lives import ASKED, STRIKES, Lived
 from chaos_world import ROWS
-from conftest import ASKED, STRIKES, Lived
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1200)]
 
