@@ -58,7 +58,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(answer.content)
 
-    do_GET = do_POST = do_PATCH = do_PUT = do_DELETE = _pass
+    do_GET = do_POST = do_PATCH = do_PUT = do_DELETE = _pass  # noqa: N815
 
     def log_message(self, format: str, *args: object) -> None:
         """Quiet."""
