@@ -9,9 +9,13 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from perennial.claims import claimed
 from perennial.errors import DataError
 from perennial.settings import settings
 from perennial.storage import Store, join, open_store, plain, to_json
@@ -66,6 +70,12 @@ class RunState:
             raise DataError(
                 f"run {self.actor.run_id} of {self.actor.dag_id} has no {name!r} yet: clear the run from its first task"
             ) from None
+
+    @contextmanager
+    def scratch(self, name: str) -> Iterator[Path]:
+        """An empty local folder for the length of the block; the retry of a task that was killed clears it up."""
+        with claimed(settings().home / "cache" / "scratch" / f"{self.name}-{name}", folder=True) as folder:
+            yield folder
 
     def report(self, name: str, html: bytes) -> str:
         """Store a page and return where to open it: a URL when reports are served, else the URI."""

@@ -11,7 +11,6 @@ import datetime as dt
 import json
 import math
 import os
-import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from functools import cached_property
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import unquote, urlparse
 
+from perennial.claims import claimed
 from perennial.errors import ConflictError, UsageError
 from perennial.settings import settings
 
@@ -55,7 +55,10 @@ class Store(Protocol):
 
 
 class FileStore:
-    """A folder. Writes go to a temporary file in the same folder and are renamed or linked into place."""
+    """A folder. Writes go to a temporary file in the same folder and are renamed or linked into place.
+
+    The temporary file of a writer that was killed is removed by the next one of the same object.
+    """
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -72,23 +75,18 @@ class FileStore:
             raise KeyError(key) from None
 
     def put(self, key: str, data: bytes) -> None:
-        temporary = self._temporary(key, data)
-        try:
+        with self._written(key, data) as temporary:
             temporary.replace(self.path(key))
-        finally:
-            temporary.unlink(missing_ok=True)
 
     def put_if_absent(self, key: str, data: bytes) -> bool:
         path = self.path(key)
         if path.exists():
             return False
-        temporary = self._temporary(key, data)
-        try:
-            os.link(temporary, path)  # fails when the name is taken, unlike rename
-        except FileExistsError:
-            return False
-        finally:
-            temporary.unlink()
+        with self._written(key, data) as temporary:
+            try:
+                os.link(temporary, path)  # fails when the name is taken, unlike rename
+            except FileExistsError:
+                return False
         return True
 
     def exists(self, key: str) -> bool:
@@ -111,21 +109,17 @@ class FileStore:
         with contextlib.suppress(FileNotFoundError, IsADirectoryError, NotADirectoryError):
             self.path(key).unlink()
 
-    def _temporary(self, key: str, data: bytes) -> Path:
+    @contextlib.contextmanager
+    def _written(self, key: str, data: bytes) -> Iterator[Path]:
+        """A temporary file beside the object, with the data safely on disk."""
         path = self.path(key)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        temporary = Path(name)
-        try:
-            with os.fdopen(handle, "wb") as f:
+        with claimed(path.with_name(f".{path.name}.part")) as temporary:
+            with temporary.open("wb") as f:
                 f.write(data)
                 f.flush()
                 os.fsync(f.fileno())
             temporary.chmod(0o644)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
-        return temporary
+            yield temporary
 
 
 class S3Store:

@@ -355,6 +355,17 @@ def test_promotion_moves_both_aliases_once_and_is_on_record(life: Life) -> None:
     assert len(list(life.ledger.entries("flight_delay"))) == before
 
 
+def test_a_champion_that_the_ledger_does_not_know_is_written_down_before_it_is_replaced(life: Life) -> None:
+    two, three = life.second(), versions.register("flight_delay", tracking.run_of("flight_delay", life.actor("c")),
+                                                  champion(life).model_id, {}).version  # fmt: skip
+    tracking.client().set_registered_model_alias("flight_delay", "champion", two)  # by hand, or by a task that died
+    life.promote(three, two, MID_MARCH, "q")
+    found, moved = life.ledger.find("flight_delay", event="alias")[-2:]
+    assert (found.verdict, found.version, found.figures["from"]) == ("found", two, "1")
+    assert (moved.verdict, moved.version, moved.figures["from"]) == ("promote", three, two)
+    assert versions.aliases("flight_delay") == {"champion": three, "previous": two}
+
+
 def test_a_champion_that_changed_meanwhile_is_a_conflict_and_moves_nothing(life: Life) -> None:
     two, three = life.second(), versions.register("flight_delay", tracking.run_of("flight_delay", life.actor("c")),
                                                   champion(life).model_id, {}).version  # fmt: skip

@@ -84,10 +84,14 @@ def spawn(
     log: Path,
     marker: str,
     children_first: bool = False,
+    append: bool = False,
 ) -> Component:
-    """Start a command as the leader of a new session, with its output in ``log``."""
+    """Start a command as the leader of a new session, with its output in ``log``.
+
+    :param append: keep what an earlier process of that name wrote.
+    """
     log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("wb") as output:
+    with log.open("ab" if append else "wb") as output:
         process = subprocess.Popen(
             list(command),
             env={**env, MARKER: marker},

@@ -162,6 +162,21 @@ class Stack:
                     f"{component.last_lines()}"
                 )
 
+    def mend(self) -> list[str]:
+        """Start again what has ended by itself; what it left running is ended first. Returns at once, with the names.
+
+        A killed scheduler leaves its workers and their tasks, and they would compete with those of the next one.
+        """
+        ended = [c for c in self._components if c.exit_code is not None]
+        for component in ended:
+            processes.reap([component.record])
+            self._components.remove(component)
+            if component.name == "mlflow":
+                self._spawn_mlflow(append=True)
+            else:
+                self._spawn_airflow(component.name, append=True)
+        return [c.name for c in ended]
+
     # -- start ---------------------------------------------------------------------------------------------------------
 
     def start(self, progress: Progress | None = None, prepare: Callable[[], None] | None = None) -> None:
@@ -243,7 +258,7 @@ class Stack:
             config.write_text("# Everything is set in the environment: see perennial.local.stack.\n", encoding="utf-8")
         shutil.rmtree(self._parsing_logs, ignore_errors=True)  # tells which files were parsed since this start
 
-    def _spawn(self, name: str, command: list[str]) -> Component:
+    def _spawn(self, name: str, command: list[str], append: bool = False) -> Component:
         component = processes.spawn(
             name,
             command,
@@ -252,20 +267,21 @@ class Stack:
             log=self.home / "logs" / f"{name}.log",
             marker=self._marker,
             children_first=name in _CHILDREN_FIRST,
+            append=append,
         )
         self._components.append(component)
         processes.write_records(self._record_file, self._components)
         return component
 
-    def _spawn_airflow(self, name: str) -> None:
-        self._spawn(name, [sys.executable, "-m", "airflow", *_AIRFLOW[name]])
+    def _spawn_airflow(self, name: str, append: bool = False) -> None:
+        self._spawn(name, [sys.executable, "-m", "airflow", *_AIRFLOW[name]], append)
 
-    def _spawn_mlflow(self) -> None:
+    def _spawn_mlflow(self, append: bool = False) -> None:
         folder = self.home / "mlflow"
         command = [sys.executable, "-m", "mlflow", "server", "--host", _HOST, "--port", str(self.port + 1)]
         command += ["--workers", "1", "--backend-store-uri", f"sqlite:///{folder / 'mlflow.db'}"]
         command += ["--artifacts-destination", str(folder / "artifacts")]
-        self._spawn("mlflow", command)
+        self._spawn("mlflow", command, append)
 
     def _migrate(self) -> None:
         """Bring the metadata database to this Airflow; nothing to do when it is there already."""

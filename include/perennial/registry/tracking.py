@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+from perennial.claims import claimed
 from perennial.errors import RegistryError
-from perennial.lake.table import Snapshot
+from perennial.lake.table import Fence, Snapshot, no_fence
+from perennial.registry.once import once
 from perennial.runs import Actor
 from perennial.settings import settings
 
@@ -31,7 +30,7 @@ def client() -> Any:
     return mlflow.MlflowClient(tracking_uri=settings().mlflow, registry_uri=settings().mlflow)
 
 
-def run_of(model: str, actor: Actor, inputs: str = "") -> str:
+def run_of(model: str, actor: Actor, inputs: str = "", fence: Fence = no_fence) -> str:
     """The MLflow run of this DAG run on these inputs: found again, or created.
 
     :param inputs: digest of everything that decides the outcome. A DAG run that was cleared after its data or its spec
@@ -42,13 +41,17 @@ def run_of(model: str, actor: Actor, inputs: str = "") -> str:
     experiment_id = _experiment(model)
     name = f"{actor.dag_id}/{actor.run_id}"
     same = f"tags.`{RUN_TAG}` = '{name}'" + (f" AND tags.`{INPUTS_TAG}` = '{inputs}'" if inputs else "")
-    found = c.search_runs([experiment_id], filter_string=same, max_results=1)
-    if found:
-        return str(found[0].info.run_id)
     tags = {RUN_TAG: name, "perennial.model": model, "mlflow.source.type": "JOB", "mlflow.source.name": actor.dag_id}
     if inputs:
         tags[INPUTS_TAG] = inputs
-    return str(c.create_run(experiment_id, run_name=actor.run_id[:200], tags=tags).info.run_id)
+
+    def find() -> Any:
+        found = c.search_runs([experiment_id], filter_string=same, max_results=1)
+        fence()
+        return next(iter(found), None)
+
+    run = once(find, lambda: c.create_run(experiment_id, run_name=actor.run_id[:200], tags=tags))
+    return str(run.info.run_id)
 
 
 def _experiment(model: str) -> str:
@@ -82,6 +85,7 @@ def log_bundle(
     metrics: Mapping[str, float],
     tags: Mapping[str, str],
     snapshots: Mapping[str, Snapshot],
+    fence: Fence = no_fence,
 ) -> str:
     """Log a candidate's folder to its run, with parameters, metrics, lineage tags and data sets.
 
@@ -91,22 +95,42 @@ def log_bundle(
 
     c = client()
     run = c.get_run(run_id)
-    logged = c.create_logged_model(run.info.experiment_id, name="model", source_run_id=run_id, model_type="perennial")
-    c.log_model_artifacts(logged.model_id, str(folder))
-    c.finalize_logged_model(logged.model_id, "READY")
+    logged = once(
+        lambda: _whole_model(run, fence),
+        lambda: c.create_logged_model(
+            run.info.experiment_id, name="model", source_run_id=run_id, model_type="perennial"
+        ),
+    )
+    if str(logged.status) != "READY":
+        c.log_model_artifacts(logged.model_id, str(folder))
+        fence()
+        c.finalize_logged_model(logged.model_id, "READY")
     _inputs(run_id, snapshots)
     import time
 
     now = int(time.time() * 1000)
-    have = run.data.params
+    have, known = run.data.params, run.data.metrics
     c.log_batch(
         run_id,
-        metrics=[Metric(k, float(v), now, 0) for k, v in metrics.items() if v == v],
+        metrics=[Metric(k, float(v), now, 0) for k, v in metrics.items() if v == v and k not in known],
         params=[Param(k, str(v)[:6000]) for k, v in params.items() if k not in have],
         tags=[RunTag(k, v) for k, v in tags.items()],
     )
+    fence()
     c.set_tag(run_id, MODEL_TAG, logged.model_id)
     return str(logged.model_id)
+
+
+def _whole_model(run: Any, fence: Fence) -> Any:
+    """What an earlier try of the same run logged as a whole; what it left half done is removed."""
+    c = client()
+    same = f"source_run_id = '{run.info.run_id}'"
+    found = c.search_logged_models([run.info.experiment_id], filter_string=same)
+    fence()
+    for logged in found:
+        if str(logged.status) != "READY":
+            c.delete_logged_model(logged.model_id)
+    return next((m for m in found if str(m.status) == "READY"), None)
 
 
 def _inputs(run_id: str, snapshots: Mapping[str, Snapshot]) -> None:
@@ -152,21 +176,17 @@ class BundleCache:
         target = self.root / model_id
         if target.is_dir():
             return target
-        self.root.mkdir(parents=True, exist_ok=True)
-        partial = Path(tempfile.mkdtemp(dir=self.root, prefix=".partial-"))
         client()
-        try:
-            mlflow.artifacts.download_artifacts(f"models:/{model_id}", dst_path=str(partial))
-            os.rename(partial, target)  # noqa: PTH104 - atomic, and fails when another task was faster
-        except OSError:
-            if not target.is_dir():
-                raise
-        except MlflowException as e:
-            if e.error_code not in ABSENT:
-                raise
-            raise RegistryError(f"MLflow at {settings().mlflow} has no bundle {model_id}: {sentence(e)}") from e
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
+        with claimed(self.root / f".{model_id}.partial", folder=True) as partial:
+            if target.is_dir():
+                return target  # another task was faster, and this one has waited for it
+            try:
+                mlflow.artifacts.download_artifacts(f"models:/{model_id}", dst_path=str(partial))
+            except MlflowException as e:
+                if e.error_code not in ABSENT:
+                    raise
+                raise RegistryError(f"MLflow at {settings().mlflow} has no bundle {model_id}: {sentence(e)}") from e
+            partial.rename(target)
         return target
 
 

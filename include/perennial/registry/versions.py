@@ -14,6 +14,7 @@ from typing import Any
 from perennial.errors import ChampionMovedError, ConflictError, RegistryError
 from perennial.ledger import Entry, Ledger
 from perennial.ledger.entries import champion_at
+from perennial.registry.once import once
 from perennial.registry.tracking import ABSENT, MODEL_TAG, client, sentence
 from perennial.runs import Actor
 
@@ -36,20 +37,36 @@ def _version(raw: Any) -> Version:
     return Version(raw.name, str(raw.version), model_id, raw.run_id, dict(raw.tags))
 
 
-def register(model: str, run_id: str, model_id: str, tags: Mapping[str, str], description: str = "") -> Version:
+def register(
+    model: str,
+    run_id: str,
+    model_id: str,
+    tags: Mapping[str, str],
+    description: str = "",
+    fence: Callable[[], None] = lambda: None,
+) -> Version:
     """Register the bundle of a run, once: the same run always gives the same version."""
     from mlflow.exceptions import MlflowException
 
     c = client()
-    for raw in c.search_model_versions(f"name = '{model}' and run_id = '{run_id}'"):
-        return _version(raw)
+
+    def find() -> Any:
+        found = c.search_model_versions(f"name = '{model}' and run_id = '{run_id}'")
+        fence()
+        return next(iter(found), None)
+
+    fence()
     try:
         c.create_registered_model(model)
     except MlflowException as e:
         if e.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
-    raw = c.create_model_version(
-        model, f"models:/{model_id}", run_id=run_id, tags=dict(tags), description=description, model_id=model_id
+    source = f"models:/{model_id}"
+    raw = once(
+        find,
+        lambda: c.create_model_version(
+            model, source, run_id=run_id, tags=dict(tags), description=description, model_id=model_id
+        ),
     )
     return _version(raw)
 
@@ -125,6 +142,7 @@ def promote(
                 "run the comparison again"
             )
         fence()
+        _note_unrecorded(model, now, as_of, actor, ledger, fence)
         if now is not None:
             client().set_registered_model_alias(model, PREVIOUS, now)
         fence()
@@ -149,6 +167,31 @@ def promote(
         fence=fence,
     )
     return expected
+
+
+def _note_unrecorded(
+    model: str, champion: str | None, as_of: dt.datetime, actor: Actor, ledger: Ledger, fence: Callable[[], None]
+) -> None:
+    """Write down a champion that the ledger does not know of, before it is replaced and forgotten."""
+    moves = [e for e in ledger.find(model, event="alias") if e.figures.get("alias") == CHAMPION]
+    last = moves[-1].version if moves else None
+    if champion is None or champion == last:
+        return
+    ledger.append(
+        Entry(
+            id=actor.entry_id("alias", CHAMPION, "found", champion),
+            event="alias",
+            subject=model,
+            version=champion,
+            verdict="found",
+            reason=f"champion was version {champion}, which the ledger did not say: moved by hand in MLflow, or by a "
+            "task that was killed before it could write it down",
+            as_of=as_of.isoformat(),
+            figures={"alias": CHAMPION, "from": last, "to": champion, "previous": last},
+            actor=actor.to_dict(),
+        ),
+        fence=fence,
+    )
 
 
 def require_champion(model: str) -> Version:

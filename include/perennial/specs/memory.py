@@ -9,11 +9,10 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
+from perennial.claims import claimed
 from perennial.errors import SpecError
 from perennial.settings import settings
 from perennial.specs.loader import Kind, Loaded, SpecSet, parse_spec, read_defaults
@@ -58,13 +57,6 @@ def _write(path: Path, text: str) -> None:
     with contextlib.suppress(OSError, ValueError):
         if path.read_text("utf-8") == text:
             return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as f:
-            f.write(text)
-        Path(temporary).replace(path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            Path(temporary).unlink()
-        raise
+    with claimed(path.with_name(f".{path.name}.part")) as temporary:
+        temporary.write_text(text, "utf-8")
+        temporary.replace(path)

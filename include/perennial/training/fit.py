@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,10 +14,10 @@ from perennial.errors import SpecError
 from perennial.gates.baseline import fit_baseline
 from perennial.gates.blocks import estimate
 from perennial.gates.metrics import get_metric
-from perennial.lake.table import Snapshot
+from perennial.lake.table import Fence, Snapshot, no_fence
 from perennial.monitoring.reference import build_reference
 from perennial.registry import tracking
-from perennial.runs import Actor
+from perennial.runs import Actor, RunState
 from perennial.storage import to_json
 from perennial.training import estimators
 from perennial.training.bundle import write_bundle
@@ -48,6 +47,7 @@ def fit(
     holdout: Mapping[str, Snapshot],
     actor: Actor,
     progress: Progress = lambda text: None,
+    fence: Fence = no_fence,
 ) -> Candidate:
     """Fit on ``train``, score ``holdout``, log the bundle. A retry finds the bundle of the first try.
 
@@ -55,13 +55,13 @@ def fit(
     :raises SpecError: when the model's own code is not what was planned with.
     """
     sources = _sources(plan)
-    run_id = tracking.run_of(plan.spec.name, actor, _inputs(plan, train, holdout))
+    run_id = tracking.run_of(plan.spec.name, actor, _inputs(plan, train, holdout), fence)
     done = tracking.bundle_of(run_id)
     if done is not None:
         progress(f"run {run_id} has its bundle already")
         return Candidate(run_id, done)
     with estimators.threads(plan.spec, Path(plan.folder)) as threads:
-        return _fit(plan, train, holdout, run_id, sources, threads, progress)
+        return _fit(plan, train, holdout, run_id, sources, threads, actor, progress, fence)
 
 
 def _fit(
@@ -71,7 +71,9 @@ def _fit(
     run_id: str,
     sources: Mapping[str, bytes],
     threads: Mapping[str, int],
+    actor: Actor,
     progress: Progress,
+    fence: Fence,
 ) -> Candidate:
     learned = learn(plan, train, holdout, progress)
     spec, rows, judged, model = plan.spec, learned.rows, learned.judged, learned.model
@@ -101,8 +103,8 @@ def _fit(
         "search": params,
         "metric": {"name": metric.name, "value": None if np.isnan(value) else value},
     }
-    with tempfile.TemporaryDirectory() as temporary:
-        target = Path(temporary) / "bundle"
+    with RunState(actor).scratch("bundle") as temporary:
+        target = temporary / "bundle"
         write_bundle(
             target,
             model,
@@ -149,6 +151,7 @@ def _fit(
             snapshots={
                 f"{part}_{k}": s for part, group in (("train", train), ("holdout", holdout)) for k, s in group.items()
             },
+            fence=fence,
         )
     return Candidate(run_id, model_id)
 

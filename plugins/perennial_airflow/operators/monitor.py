@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import tempfile
-from pathlib import Path
 from typing import Any
 
 from airflow.sdk.exceptions import AirflowSkipException
@@ -72,8 +70,8 @@ class EvidentlyDriftOperator(StepOperator):
             raise AirflowSkipException("drift is switched off in the spec")
         as_of = dt.datetime.fromisoformat(asked["as_of"])
         version = versions.get(self.name, asked["version"])
-        with tempfile.TemporaryDirectory() as folder:
-            page = Path(folder) / "drift.html"
+        with step.state.scratch("drift") as folder:
+            page = folder / "drift.html"
             look = drift_look(spec, feeds, version, as_of, report=page, fence=step.fence)
             if page.exists():
                 self.report_url = step.state.report("drift.html", page.read_bytes())

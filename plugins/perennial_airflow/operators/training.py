@@ -109,7 +109,8 @@ class FitOperator(StepOperator):
 
         plan = _plan(step)
         train, holdout = _snapshots(step)
-        candidate = fit(plan, train, holdout, step.actor, lambda text: self.log.info("%s", text))
+        say = lambda text: self.log.info("%s", text)  # noqa: E731
+        candidate = fit(plan, train, holdout, step.actor, say, step.fence)
         step.state.write("candidate", candidate.to_dict())
         self.mlflow_url = run_url(candidate.run_id)
         return candidate.to_dict()
@@ -169,8 +170,9 @@ class RegisterOperator(StepOperator):
         }
         snapshots = step.state.read("snapshots")
         tags |= {f"snapshot.{p}.{k}": s["sha256"] for p, group in snapshots.items() for k, s in group.items()}
-        step.fence()
-        version = versions.register(self.name, candidate.run_id, candidate.model_id, tags, plan.spec.description)
+        version = versions.register(
+            self.name, candidate.run_id, candidate.model_id, tags, plan.spec.description, step.fence
+        )
         tracking.finish(
             candidate.run_id, tags={"decision": "registered", "reason": found.reason, "version": version.version}
         )
@@ -212,6 +214,7 @@ class RejectOperator(StepOperator):
 
         found, candidate = _evaluation(step), _candidate(step)
         word = "dry run" if _plan(step).dry_run else {"hold": "held"}.get(found.verdict, "rejected")
+        step.fence()
         tracking.finish(candidate.run_id, tags={"decision": word, "reason": found.reason})
         self.mlflow_url = tracking.run_url(candidate.run_id)
         self.log.info("%s: %s: %s", self.name, word, found.reason)
