@@ -18,6 +18,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from perennial.contracts.values import about_nulls, columns_of, run_alone, run_by_value
 from perennial.errors import SpecError
 from perennial.specs import FeedSpec
 
@@ -147,15 +148,15 @@ def judge(feed: FeedSpec, rules: Sequence[Mapping[str, Any]], frames: Mapping[st
     for keys in alike.values() if by_value else ():
         whole = pd.concat([filled[k] for k in keys], ignore_index=True) if len(keys) > 1 else filled[keys[0]]
         ends = np.cumsum([len(filled[k]) for k in keys])
-        for expectation, result in zip(by_value, _run(by_value, whole), strict=True):
-            bad = np.sort(np.asarray(result["bad"], dtype=np.int64))
+        for expectation, result in zip(by_value, run_by_value(by_value, whole, _run), strict=True):
+            bad = result["bad"]
             for k, end in zip(keys, ends, strict=True):
                 first = int(end) - len(filled[k])
                 here = bad[np.searchsorted(bad, first) : np.searchsorted(bad, end)] - first
                 checks[k].append(_value_check(expectation, result, here.tolist(), filled[k]))
     for k, f in filled.items():
         if others:
-            checks[k] += [_table_check(e, r) for e, r in zip(others, _run(others, f), strict=True)]
+            checks[k] += [_table_check(e, r) for e, r in zip(others, run_alone(others, f, _run), strict=True)]
     return [_judgement(feed, k, len(f), checks[k]) for k, f in frames.items()]
 
 
@@ -218,20 +219,13 @@ def _by_value(expectation: Any) -> bool:
     return expectation.expectation_type in _BY_VALUE and not getattr(expectation, "row_condition", None)
 
 
-def _columns(expectation: Any) -> list[str]:
-    """Columns that a rule reads; GX filters the whole frame per rule, so it is given no others."""
-    kwargs = expectation.configuration.kwargs
-    named = [kwargs.get(k) for k in ("column", "column_A", "column_B")]
-    return [c for c in (*named, *(kwargs.get("column_list") or [])) if isinstance(c, str)]
-
-
 def _run(expectations: Sequence[Any], frame: pd.DataFrame) -> list[dict[str, Any]]:
     """One GX validation; per rule: success, bad row labels, error, and what GX reports."""
     _quiet()
     import great_expectations as gx
 
-    names = [_columns(e) for e in expectations]
-    table_wide = any(not n for n in names)
+    names = [columns_of(e) for e in expectations]
+    table_wide = any(not n for n in names)  # GX copies the whole frame for each rule: it is given no other columns
     used = list(frame.columns) if table_wide else sorted({c for n in names for c in n} & set(frame.columns))
     suite = gx.ExpectationSuite(name="contract", expectations=list(expectations))
     result = (
@@ -292,8 +286,7 @@ def _value_check(expectation: Any, result: Mapping[str, Any], here: Sequence[int
     if result["error"]:
         return Check(name, severity, False, f"{name}: could not be checked: {result['error']}", error=True)
     column = expectation.configuration.kwargs["column"]
-    about_nulls = expectation.configuration.type.endswith(("_be_null", "_not_be_null"))
-    judged = len(frame) if about_nulls else int(frame[column].notna().sum())
+    judged = len(frame) if about_nulls(expectation) else int(frame[column].notna().sum())
     mostly = float(expectation.configuration.kwargs.get("mostly") or 1.0)
     passed = not here or (judged - len(here)) / judged >= mostly
     detail = f"{name}: {len(here)} of {judged} values"
