@@ -8,7 +8,6 @@ from typing import Any
 
 from perennial.specs import cron, grain_rules, metrics
 from perennial.specs.durations import format_duration
-from perennial.specs.grains import GRAINS
 from perennial.specs.models import ONE_DAY, RESERVED_COLUMNS, FeedRetention, FeedSpec, ModelRetention, ModelSpec
 from perennial.specs.source import Loc, Problem, suggest
 
@@ -299,7 +298,6 @@ def joint_rules(
     yield from _label_rules(model, entity, labels)
     if entity.every == labels.every:
         yield from grain_rules.wait_rules(model, entity, labels)
-        yield from _kept_rules(model, entity, labels)
     yield from _start_rules(model, entity)
 
 
@@ -367,25 +365,6 @@ def _start_rules(model: ModelSpec, entity: FeedSpec) -> Iterator[Problem]:
         )
     if start is not None and entity.end is not None and start > entity.end:
         yield Problem(f'"{entity.name}" ends on {entity.end}: write an earlier day', ("training", "start"))
-
-
-def _kept_rules(model: ModelSpec, entity: FeedSpec, labels: FeedSpec) -> Iterator[Problem]:
-    """Do the feeds keep what a training needs? An expanding window takes what there is."""
-    grain, window = GRAINS[entity.every], model.training.window
-    least = model.holdout_blocks(0, entity.every) * grain.block.nominal + model.gap_partitions(labels) * grain.nominal
-    least += grain.block.nominal if window == "expanding" else window
-    wait = model.labels.horizon + labels.delay
-    for feed, more, loc in (
-        (entity, wait + model.features.lookback, ("entity",)),
-        (labels, model.labels.horizon, ("labels", "feed")),
-    ):
-        kept = feed.retention.rows
-        if kept is not None and kept < least + more:
-            message = (
-                f'"{feed.name}" keeps {format_duration(kept)}, and a training needs {format_duration(least + more)} of '
-                f"it (window, gap, holdout{', lookback' if feed is entity else ''}): let the feed keep more"
-            )
-            yield Problem(message, loc)
 
 
 def _some(names: Any) -> str:
