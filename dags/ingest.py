@@ -53,8 +53,9 @@ def ingest(feed: FeedSpec) -> DAG:
         here = {"name": feed.name, "pool": "perennial_light"}
         wait = LandingSensor(task_id="wait_for_landing", **here)
         validate = ValidateOperator(task_id="validate", name=feed.name, pool=feed.pool)
-        commit = CommitOperator(task_id="commit", verdict="commit", **here)
-        set_aside = CommitOperator(task_id="quarantine_rows", verdict="quarantine_rows", **here)
+        due = [assets.maintenance_due()]
+        commit = CommitOperator(task_id="commit", verdict="commit", outlets=due, **here)
+        set_aside = CommitOperator(task_id="quarantine_rows", verdict="quarantine_rows", outlets=due, **here)
         refuse = QuarantineOperator(task_id="quarantine_batch", **here)
         announce = AnnounceOperator(
             task_id="announce", outlets=[assets.feed(feed.name)], trigger_rule="none_failed_min_one_success", **here

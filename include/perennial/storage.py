@@ -47,11 +47,20 @@ class Store(Protocol):
     def modified(self, key: str) -> dt.datetime | None:
         """When an object was last written (UTC); ``None`` when there is none."""
 
+    def folders(self, prefix: str = "") -> list[str]:
+        """Names of what lies directly below ``prefix/`` and has objects below it, sorted."""
+
     def list(self, prefix: str = "") -> Iterator[str]:
         """Keys below ``prefix/``, sorted."""
 
+    def sizes(self, prefix: str = "") -> Iterator[tuple[str, int, dt.datetime]]:
+        """Key, bytes and time of writing (UTC) of everything below ``prefix/``, in no order."""
+
     def delete(self, key: str) -> None:
         """Remove an object; nothing happens when there is none."""
+
+    def prune(self, prefix: str) -> None:
+        """Remove folders below ``prefix``, and itself, that hold nothing any more; a bucket has none."""
 
 
 class FileStore:
@@ -98,6 +107,10 @@ class FileStore:
         except (FileNotFoundError, NotADirectoryError):
             return None
 
+    def folders(self, prefix: str = "") -> list[str]:
+        base = self.path(prefix.rstrip("/")) if prefix else self.root
+        return sorted(p.name for p in base.iterdir() if p.is_dir()) if base.is_dir() else []
+
     def list(self, prefix: str = "") -> Iterator[str]:
         base = self.path(prefix.rstrip("/")) if prefix else self.root
         if not base.is_dir():
@@ -105,9 +118,23 @@ class FileStore:
         found = (p for p in base.rglob("*") if p.is_file() and not p.name.startswith("."))
         return iter(sorted(p.relative_to(self.root).as_posix() for p in found))
 
+    def sizes(self, prefix: str = "") -> Iterator[tuple[str, int, dt.datetime]]:
+        for folder, _, names in os.walk(self.path(prefix.rstrip("/")) if prefix else self.root):
+            for name in names:
+                path = Path(folder) / name
+                with contextlib.suppress(FileNotFoundError):  # removed while we look
+                    found = path.stat()
+                    at = dt.datetime.fromtimestamp(found.st_mtime, dt.UTC)
+                    yield path.relative_to(self.root).as_posix(), found.st_size, at
+
     def delete(self, key: str) -> None:
         with contextlib.suppress(FileNotFoundError, IsADirectoryError, NotADirectoryError):
             self.path(key).unlink()
+
+    def prune(self, prefix: str) -> None:
+        for folder, _, _ in os.walk(self.path(prefix), topdown=False):
+            with contextlib.suppress(OSError):  # not empty, or gone
+                Path(folder).rmdir()
 
     @contextlib.contextmanager
     def _written(self, key: str, data: bytes) -> Iterator[Path]:
@@ -180,18 +207,30 @@ class S3Store:
         at: dt.datetime = head["LastModified"]
         return at
 
+    def folders(self, prefix: str = "") -> list[str]:
+        found = [p["Prefix"] for page in self._pages(prefix, Delimiter="/") for p in page.get("CommonPrefixes", [])]
+        return sorted(name.rstrip("/").rsplit("/", 1)[-1] for name in found)
+
     def list(self, prefix: str = "") -> Iterator[str]:
-        start = self._key(prefix.rstrip("/")) if prefix else self.prefix
-        pages = self.client.get_paginator("list_objects_v2").paginate(
-            Bucket=self.bucket, Prefix=f"{start}/" if start else ""
-        )
+        for key, _, _ in self.sizes(prefix):
+            yield key
+
+    def sizes(self, prefix: str = "") -> Iterator[tuple[str, int, dt.datetime]]:
         cut = len(self.prefix) + 1 if self.prefix else 0
-        for page in pages:
+        for page in self._pages(prefix):
             for item in page.get("Contents", []):
-                yield item["Key"][cut:]
+                yield item["Key"][cut:], item["Size"], item["LastModified"]
+
+    def _pages(self, prefix: str, **options: str) -> Iterator[dict[str, Any]]:
+        start = self._key(prefix.rstrip("/")) if prefix else self.prefix
+        pages = self.client.get_paginator("list_objects_v2")
+        yield from pages.paginate(Bucket=self.bucket, Prefix=f"{start}/" if start else "", **options)
 
     def delete(self, key: str) -> None:
         self.client.delete_object(Bucket=self.bucket, Key=self._key(key))
+
+    def prune(self, prefix: str) -> None:
+        pass
 
 
 def _checked(key: str) -> str:

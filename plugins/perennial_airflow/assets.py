@@ -33,3 +33,8 @@ def retraining_requested(model: str) -> Asset:
 def resumed(model: str) -> Asset:
     """A paused model works again; carries the partitions that are to be scored now."""
     return Asset(name=f"{model}.resumed", uri=f"perennial://resumed/{model}")
+
+
+def maintenance_due() -> Asset:
+    """So many commits have come since that maintenance pays; carries which feed's, and its how-manieth turn."""
+    return Asset(name="perennial.maintenance_due", uri="perennial://maintenance")

@@ -64,6 +64,12 @@ def build_models(pattern: str, build: Callable[[ModelSpec, SpecSet], DAG]) -> It
                 yield build(spec, specs)
 
 
+def build_shared(dag_id: str, build: Callable[[SpecSet], DAG]) -> Iterator[DAG]:
+    """A DAG that serves all feeds and models."""
+    if get_parsing_context().dag_id in (None, dag_id):
+        yield build(load_live_specs())
+
+
 def common(spec: FeedSpec | ModelSpec, pattern: str, description: str) -> dict[str, Any]:
     """Arguments that every DAG has."""
     queue = {"queue": spec.queue} if isinstance(spec, ModelSpec) and spec.queue else {}

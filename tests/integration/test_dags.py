@@ -358,3 +358,47 @@ def test_operate_says_what_is_missing(airflow: Airflow, conf: dict[str, Any], sa
     ran = airflow.run("flight_delay.operate", **conf)
     assert ran.state == "failed" and ran.said.startswith(says), ran.log
     assert versions.aliases("flight_delay") == {"champion": "1"}
+
+
+# ------------------------------------------------------------------------------------------------------------ maintain
+
+
+def test_maintenance_looks_removes_asks_and_reports(airflow: Airflow, landing: LandingSimulator, home: Path) -> None:
+    landing.land("flights", "2013-04-02", "2013-04-03")
+    for file in (home / "landing").rglob("*2013-04-0*"):
+        os.utime(file, (0, 0))
+    looked = airflow.run("perennial.maintain", dry_run=True)
+    assert looked.state == "success", looked.log
+    assert looked.events == [], "a look asks nobody"
+    ran = airflow.run("perennial.maintain")
+    assert ran.state == "success" and ran.done("plan", "expire", "tidy", "vacuum", "reconcile", "report"), ran.log
+    assert sorted(ran.events) == [("flights.landed", "2013-04-02"), ("flights.landed", "2013-04-03")]
+    assert ran.xcom["reconcile"]["flights"] == {"landed": 2, "absent": 0, "asked": 2}
+    assert ran.xcom["plan"]["versions_kept"] >= 2
+    assert "feeds/arrivals" in Path(ran.xcom["report"]["report"].removeprefix("file://")).read_text()
+
+
+def test_maintenance_removes_nothing_when_a_version_does_not_say_what_it_needs(airflow: Airflow, life: Life) -> None:
+    run = tracking.run_of(life.spec.name, life.actor("by-hand"))
+    bare = tracking.client().create_logged_model("1", name="model", source_run_id=run)
+    tracking.client().log_model_artifacts(bare.model_id, str(life.folder))
+    versions.register(life.spec.name, run, bare.model_id, {})
+    ran = airflow.run("perennial.maintain")
+    assert ran.state == "failed" and ran.tasks["vacuum"] == ran.tasks["expire"] == "upstream_failed"
+    assert "does not say which data version 2 of flight_delay was trained on, so nothing can be removed" in ran.said
+
+
+def test_ingestion_says_once_when_maintenance_is_due(
+    airflow: Airflow, landing: LandingSimulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from perennial.housekeeping import due
+
+    table = feed_table(Life().feeds["flights"])
+    assert table.version is not None
+    monkeypatch.setitem(due.COMMITS, "day", table.version + 2)
+    landing.land("flights", "2013-04-02", "2013-04-04")
+    keys = ("2013-04-02", "2013-04-03", "2013-04-04")
+    events = [airflow.run("flights.ingest", key).events for key in keys]
+    assert events[0] == [("flights", "2013-04-02")]
+    assert ("perennial.maintenance_due", "flights-1") in events[1]
+    assert events[2] == [("flights", "2013-04-04")]

@@ -169,3 +169,23 @@ def wait_rules(model: ModelSpec, entity: FeedSpec, labels: FeedSpec) -> Iterator
             f"write auto, or at least {grain.duration(least)}"
         )
         yield Problem(message, ("training", "gap"))
+    yield from _kept_rules(model, entity, labels)
+
+
+def _kept_rules(model: ModelSpec, entity: FeedSpec, labels: FeedSpec) -> Iterator[Problem]:
+    """Do the feeds keep what a training needs? An expanding window takes what there is."""
+    grain, window = GRAINS[entity.every], model.training.window
+    least = model.holdout_blocks(0, entity.every) * grain.block.nominal + model.gap_partitions(labels) * grain.nominal
+    least += grain.block.nominal if window == "expanding" else window
+    wait = model.labels.horizon + labels.delay
+    for feed, more, loc in (
+        (entity, wait + model.features.lookback, ("entity",)),
+        (labels, model.labels.horizon, ("labels", "feed")),
+    ):
+        kept = feed.retention.rows
+        if kept is not None and kept < least + more:
+            message = (
+                f'"{feed.name}" keeps {format_duration(kept)}, and a training needs {format_duration(least + more)} of '
+                f"it (window, gap, holdout{', lookback' if feed is entity else ''}): let the feed keep more"
+            )
+            yield Problem(message, loc)

@@ -23,6 +23,7 @@ Mode = Literal["enabled", "dry_run", "disabled"]
 ColumnType = Literal["string", "integer", "float", "boolean", "timestamp", "date"]
 
 ONE_DAY = dt.timedelta(days=1)
+NINETY_DAYS = dt.timedelta(days=90)
 MANY_LABELLED = 112  # blocks (days of daily feeds); from here on a regression judges over 56 of them
 RESERVED_COLUMNS = frozenset({"partition", "digest", "inputs"})  # the lake adds these itself
 
@@ -173,6 +174,17 @@ class Contract(Strict):
     )
 
 
+class FeedRetention(Strict):
+    """How much of a feed is kept. Counted back from its newest partition, never by the clock."""
+
+    rows: Duration | None = Field(
+        default=None,
+        description="Older partitions leave the lake; what a registered version was trained on stays. Default: keep.",
+    )
+    quarantine: Duration = Field(default=NINETY_DAYS, description="How long refused rows and files are kept.")
+    reports: Duration = Field(default=NINETY_DAYS, description="How long runs' reports and staged files are kept.")
+
+
 class FeedSpec(Strict):
     """A source of data that lands in partitions."""
 
@@ -205,9 +217,15 @@ class FeedSpec(Strict):
     )
     key: Columns = Field(min_length=1, description="Columns that together name one row.")
     contract: Contract = Field(default=Contract(), description="What a partition must be before it is committed.")
+    retention: FeedRetention = Field(default=FeedRetention(), description="How much is kept, such as P2Y.")
     tags: Texts = Field(default=[], description="Tags of the DAGs.")
     pool: Text = Field(default="perennial_heavy", description="Airflow pool of the heavy steps.")
     retries: Integer = Field(default=2, ge=0, le=10, description="How often Airflow tries a failed task again.")
+
+    @field_validator("retention", mode="before", json_schema_input_type=FeedRetention | str)
+    @classmethod
+    def _short_retention(cls, value: Any) -> Any:
+        return {"rows": value} if isinstance(value, str) else value
 
 
 # -------------------------------------------------------------------------------------------------------------- models
@@ -435,6 +453,19 @@ class Retraining(Strict):
     min_new_labels: Integer = Field(default=1000, ge=0, description="Fewer new labelled rows than this: no training.")
 
 
+class ModelRetention(Strict):
+    """How much of a model's work is kept. Counted back from its newest, never by the clock. Versions are kept."""
+
+    predictions: Duration | None = Field(default=None, description="Older published scores leave. Default: keep.")
+    features: Duration | None = Field(
+        default=None, description="Older feature partitions leave; they can be built again. Default: keep."
+    )
+    candidates: Duration = Field(
+        default=NINETY_DAYS, description="How long bundles of rejected candidates are kept; their figures stay."
+    )
+    reports: Duration = Field(default=NINETY_DAYS, description="How long runs' reports and staged files are kept.")
+
+
 class ModelSpec(Strict):
     """A named prediction task. The smallest is ten lines; everything else has a default."""
 
@@ -456,6 +487,7 @@ class ModelSpec(Strict):
     scoring: Scoring = Field(default=Scoring(), description="When and how rows are scored.")
     monitoring: Monitoring = Field(default=Monitoring(), description="What is watched after scoring.")
     retraining: Retraining = Field(default=Retraining(), description="When monitoring may start a training.")
+    retention: ModelRetention = Field(default=ModelRetention(), description="How much of its work is kept.")
     tags: Texts = Field(default=[], description="Tags of the DAGs.")
     dag_prefix: Prefix = Field(default="", description="Put before the names of the DAGs.")
     pool: Text = Field(default="perennial_heavy", description="Airflow pool of the heavy steps.")

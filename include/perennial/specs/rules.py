@@ -7,7 +7,8 @@ from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from perennial.specs import cron, grain_rules, metrics
-from perennial.specs.models import RESERVED_COLUMNS, FeedSpec, ModelSpec
+from perennial.specs.durations import format_duration
+from perennial.specs.models import ONE_DAY, RESERVED_COLUMNS, FeedRetention, FeedSpec, ModelRetention, ModelSpec
 from perennial.specs.source import Loc, Problem, suggest
 
 #: Values that the spec language has and the program has not: (place, allowed today).
@@ -34,7 +35,6 @@ _KNOWN_VALUES: dict[Loc, tuple[Any, ...]] = {
 _KEYS: dict[str, dict[Loc, str]] = {
     "feed": {
         ("source", "query"): "kind: files",
-        ("retention",): "nothing here, everything is kept",
         ("contract", "on_missing"): "nothing here, a missing partition fails its run with a sentence",
     },
     "model": {
@@ -117,7 +117,16 @@ def feed_rules(feed: FeedSpec) -> Iterator[Problem]:
     if feed.end is not None and feed.end < feed.start:
         yield Problem(f"end ({feed.end}) lies before start ({feed.start})", ("end",))
     yield from grain_rules.feed_rules(feed)
+    yield from _retention_rules(feed.retention)
     yield from _column_rules(feed)
+
+
+def _retention_rules(kept: FeedRetention | ModelRetention) -> Iterator[Problem]:
+    for name in type(kept).model_fields:
+        said = getattr(kept, name)
+        if said is not None and said < ONE_DAY:
+            message = f"retention.{name} of {format_duration(said)} keeps nothing: write at least P1D"
+            yield Problem(message, ("retention", name))
 
 
 def _column_rules(feed: FeedSpec) -> Iterator[Problem]:
@@ -163,6 +172,7 @@ def model_rules(model: ModelSpec) -> Iterator[Problem]:
     yield from _metric_rules(model)
     yield from _gate_rules(model)
     yield from _search_rules(model)
+    yield from _retention_rules(model.retention)
     schedule = model.training.schedule
     if schedule is not None and (problem := cron.problem_with(schedule)):
         yield Problem(problem, ("training", "schedule"))

@@ -23,6 +23,7 @@ from perennial.specs.partitions import (
     block_of,
     first_key,
     grain_of,
+    in_range,
     keys_between,
     last_key_known,
     last_of_block,
@@ -146,13 +147,14 @@ def make_plan(
     first_train = start
     if window_days is not None:
         first_train = max(first_train, shift(entity, last_train, 1 - window_days * size))
+    builder = FeatureBuilder(spec.name, definition, feeds)
+    first_train = max([first_train, *_kept_from(builder, labels)])
     if last_train < first_train:
         said = str(gap) if size == 1 else grain.words(gap)
         raise DataError(
             f"{spec.name}: as of {as_of:%Y-%m-%d} there are {labelled} labelled {block.every}s; the holdout takes "
             f"{holdout_blocks} and the gap {said}, which leaves none to train on"
         )
-    builder = FeatureBuilder(spec.name, definition, feeds)
     train, missing = _usable(builder, labels, keys_between(entity, first_train, last_train))
     holdout, holdout_missing = _usable(builder, labels, keys_between(entity, first_holdout, last))
     holdout = _in_whole_blocks(spec, entity, holdout, holdout_missing)
@@ -242,6 +244,23 @@ def _in_whole_blocks(spec: ModelSpec, entity: FeedSpec, keys: list[str], missing
         else:
             missing[k] = f"only {there} of {size} {entity.every}s of {block_of(entity, k)} are there"
     return kept
+
+
+def _kept_from(builder: FeatureBuilder, labels: FeedSpec) -> list[str]:
+    """Per feed with a retention: the first partition that can be trained on, now that earlier ones may have left.
+
+    Features look back, so theirs begin that much later: built over rows that are gone they would say something else.
+    """
+    found = []
+    for feed in {**builder.feeds, labels.name: labels}.values():
+        there = feed_table(feed).partitions() if feed.retention.rows is not None else {}
+        if not there or not in_range(feed, shift(feed, min(there), -1)):
+            continue
+        key = oldest = min(there)
+        while feed.name in builder.feeds and (seen := builder.visible(feed.name, key)) and seen[0] < oldest:
+            key = shift(feed, key, 1)
+        found.append(key)
+    return found
 
 
 def resolve_as_of(value: str | None, run_after: dt.datetime, entity: FeedSpec) -> dt.datetime:

@@ -88,6 +88,8 @@ class CommitOperator(StepOperator):
     """Publish the staged rows of partitions with one verdict, in one atomic commit.
 
     :param verdict: ``commit``, or ``quarantine_rows`` (bad rows go to the quarantine, the rest is committed).
+
+    After so many commits it also announces that maintenance is due.
     """
 
     def __init__(self, *, verdict: str, **kwargs: Any) -> None:
@@ -100,8 +102,18 @@ class CommitOperator(StepOperator):
         digests = commit(
             stored_feed(step), step.state, [self.verdict], step.ledger, as_of=_as_of(step), fence=step.fence
         )
+        self._ask_for_maintenance(step)
         keys = sorted(digests)
         return {"partitions": len(keys), "first": keys[0] if keys else None, "last": keys[-1] if keys else None}
+
+    def _ask_for_maintenance(self, step: Step) -> None:
+        from perennial.housekeeping.due import claim
+
+        turn = claim(stored_feed(step), f"{step.actor.dag_id}/{step.actor.run_id}")
+        # Airflow announces every outlet that is still here when the task has ended
+        self.outlets = [] if turn is None else [assets.maintenance_due()]
+        if turn is not None:
+            step.context["outlet_events"][assets.maintenance_due()].add_partitions(turn)  # type: ignore[typeddict-item]
 
 
 class QuarantineOperator(StepOperator):

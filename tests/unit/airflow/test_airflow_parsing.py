@@ -22,6 +22,7 @@ MODELS = ("flight_delay", "flight_duration")
 DAGS = sorted(
     [f"{feed}.ingest" for feed in FEEDS]
     + [f"{model}.{p}" for model in MODELS for p in ("train", "score", "monitor", "retrain", "operate")]
+    + ["perennial.maintain"]
 )
 
 PARSE = """

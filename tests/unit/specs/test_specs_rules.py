@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import timedelta
 
 import pytest
 from spec_folder import ARRIVALS, FLIGHTS, Folder
@@ -140,13 +141,39 @@ def test_a_short_holdout_is_fine_when_no_gate_counts_blocks(message: Message) ->
         ({"event_time": "departed"}, '"departed" is not among the columns'),
         ({"event_time": "carrier"}, 'event_time must be a timestamp, and "carrier" is declared as string'),
         ({"known_at": "hour"}, 'known_at must be a timestamp, and "hour" is declared as integer'),
-        ({"retention": "P2Y"}, "retention is not available yet"),
+        ({"retention": "PT1H"}, "retention.rows of PT1H keeps nothing: write at least P1D"),
+        ({"retention": "{quarantine: PT1H}"}, "retention.quarantine of PT1H keeps nothing: write at least P1D"),
+        ({"retention": "two years"}, "'two years' is not a duration"),
     ],
 )
 def test_feeds(specs: Folder, changes: dict[str, str], expected: str) -> None:
     with pytest.raises(SpecError) as caught:
         load_feed(specs.feed(**changes))
     assert expected in str(caught.value)
+
+
+def test_retention_short_and_long(specs: Folder) -> None:
+    short = load_feed(specs.feed(retention="P2Y")).retention
+    assert (short.rows, short.quarantine) == (timedelta(days=730), timedelta(days=90))
+    assert load_feed(specs.feed(retention="{reports: P30D}")).retention.rows is None
+    model = load_model(specs.model(retention="{predictions: P1Y}")).retention
+    assert (model.predictions, model.features) == (timedelta(days=365), None)
+
+
+@pytest.mark.parametrize(
+    ("arrivals", "model", "expected"),
+    [
+        ("P2Y", {}, ""),
+        ("P14D", {}, '"arrivals" keeps P14D, and a training needs P16D of it (window, gap, holdout)'),
+        ("P60D", {"training": "{window: P90D}"}, '"arrivals" keeps P60D, and a training needs P105D of it'),
+    ],
+)
+def test_a_feed_keeps_what_a_training_needs(specs: Folder, arrivals: str, model: dict[str, str], expected: str) -> None:
+    specs.feed(ARRIVALS, retention=arrivals)
+    specs.feed(FLIGHTS)
+    specs.model(**model)
+    said = "".join(e.message for e in load_specs([specs.root]).errors)
+    assert expected in said if expected else said == ""
 
 
 @pytest.mark.parametrize(
