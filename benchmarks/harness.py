@@ -95,7 +95,7 @@ def _short(value: float) -> float:
     return float(f"{value:.4g}")
 
 
-# ------------------------------------------------------------------------------------------------------- fresh processes
+# ------------------------------------------------------------------------------------------------- fresh processes
 
 
 def fresh(job: str, *, env: dict[str, str] | None = None, timeout: float = 3600, **arguments: Any) -> Cost:
@@ -156,7 +156,7 @@ def peak_memory() -> float:
     raise RuntimeError("this system does not say how much memory a process used: run the benchmarks on Linux")
 
 
-# ---------------------------------------------------------------------------------------------------------------- results
+# ---------------------------------------------------------------------------------------------------------- results
 
 
 def machine() -> str:

@@ -34,7 +34,11 @@ def table(names: Sequence[str]) -> str:
             machines.add(found["machine"])
             dates.add(found["date"])
     head = "| | measure | value | against | goal | | n | least to most |\n|---|---|---|---|---|---|---|---|\n"
-    said = f"Machine: {'; '.join(sorted(machines))}. Taken {' to '.join(sorted({min(dates), max(dates)}))}.\n" if rows else ""
+    said = (
+        f"Machine: {'; '.join(sorted(machines))}. Taken {' to '.join(sorted({min(dates), max(dates)}))}.\n"
+        if rows
+        else ""
+    )
     return head + "".join(rows) + "\n" + said + ("\n" + "\n".join(notes) + "\n" if notes else "")
 
 

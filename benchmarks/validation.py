@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-
 from benchmarks.harness import Cost, Result, alternately, fresh, result, watch
 
 FLOATS, INTEGERS, TEXTS = ([f"{kind}{i}" for i in range(n)] for kind, n in (("x", 8), ("k", 4), ("c", 4)))
