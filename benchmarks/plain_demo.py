@@ -150,9 +150,7 @@ def train(rows: pd.DataFrame, kind: str, as_of: str, holdout_days: int, window: 
 
 def drift(rows: pd.DataFrame, reference: pd.DataFrame, work: Path) -> None:
     """Three weeks of March against the training window; a page of the last."""
-    definition = DataDefinition(
-        numerical_columns=[c for c in DELAY if c not in TEXT], categorical_columns=TEXT
-    )
+    definition = DataDefinition(numerical_columns=[c for c in DELAY if c not in TEXT], categorical_columns=TEXT)
     base = Dataset.from_pandas(reference[DELAY], data_definition=definition)
     for week in ("2013-03-11", "2013-03-18", "2013-03-25"):
         begin = pd.Timestamp(week)
