@@ -18,7 +18,7 @@ COMPILE := $(BIN)/uv pip compile --quiet --generate-hashes --python-version 3.11
 unexport PYTHONDONTWRITEBYTECODE
 unexport PYTHONPATH
 
-.PHONY: help install demo up replay test test-fast test-integration test-e2e lint format check lock clean
+.PHONY: help install demo up replay test test-fast test-integration test-e2e bench lint format check lock clean
 
 help: ## say what there is
 	@sed -nE 's/^([a-z0-9-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 26
@@ -63,6 +63,11 @@ format: $(INSTALLED) ## repair what can be repaired
 
 check: $(INSTALLED) ## check the specs
 	@$(BIN)/perennial check
+
+# -- measuring ---------------------------------------------------------------------------------------------------------
+
+bench: $(INSTALLED) ## the benchmarks, or some: make bench NAME="scoring drift"; figures go to benchmarks/results
+	@exec $(PY) -m benchmarks $(NAME)
 
 # -- the environment ---------------------------------------------------------------------------------------------------
 

@@ -14,7 +14,7 @@ from benchmarks.live import ended, instant, stack
 from perennial.local.stack import Stack
 
 #: What docs/deploy.md says for so many models: (min_file_process_interval, dag_file_processor_timeout), in seconds.
-ADVICE = {2: (30, 50), 100: (300, 50), 1000: (3600, 300)}
+ADVICE = {2: (60, 50), 100: (300, 50), 1000: (3600, 300)}
 #: A line of the dag-processor's table: file, its last duration.
 LINE = re.compile(r"(\w+\.py)\s+.*?(\d+\.\d+)s\s+\d{4}-")
 
