@@ -18,7 +18,7 @@ COMPILE := $(BIN)/uv pip compile --quiet --generate-hashes --python-version 3.11
 unexport PYTHONDONTWRITEBYTECODE
 unexport PYTHONPATH
 
-.PHONY: help install demo up replay test test-fast test-integration test-e2e bench lint format check lock clean
+.PHONY: help install demo up replay test test-fast test-integration test-e2e chaos bench lint format check lock clean
 
 help: ## say what there is
 	@sed -nE 's/^([a-z0-9-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 26
@@ -49,6 +49,9 @@ test-integration: $(INSTALLED) ## the tests against one real component each
 
 test-e2e: $(INSTALLED) ## whole patterns in the real stack
 	$(PY) -m pytest -m e2e
+
+chaos: $(INSTALLED) ## kill -9 at any moment: N=20 kills from SEED, and the end state compared with a quiet life's
+	@PYTHONPATH=tests/chaos exec $(PY) tests/chaos/run_chaos.py --kills $(or $(N),20) $(if $(SEED),--seed $(SEED))
 
 lint: $(INSTALLED) ## style, types, layers, and the specs that ship
 	$(BIN)/ruff check .

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import chaos_world as world
+import httpx
+import psutil
 from chaos_life import Life
 
 from perennial.errors import PerennialError
@@ -21,7 +26,7 @@ from perennial.local.stack import Stack
 from perennial.registry import tracking
 
 PROJECT = Path(__file__).resolve().parents[2]
-FOLDERS = ("armed", "claimed", "struck", "ended", "begun")
+FOLDERS = ("armed", "claimed", "struck", "ended", "begun", "seen", "names")
 
 #: Airflow notices a dead worker or scheduler after minutes. The mechanism is the same when it looks more often.
 FAST = {
@@ -40,17 +45,46 @@ FAST = {
 class Arena:
     """The running stack of one life.
 
-    :param mended: components that were started again, with the moments at which they had ended and were ready again.
+    :param mended: components that were started again: when, and after how many seconds they answered.
+    :param outside: kills that came from outside, at any moment.
     """
 
     stack: Stack
     life: Life
     chaos: Path
     mended: list[dict[str, Any]] = field(default_factory=list)
+    outside: list[dict[str, Any]] = field(default_factory=list)
+
+    def running(self) -> dict[int, dict[str, Any]]:
+        """The tasks that run now, by process; those that have not come to their work yet have no name."""
+        found = {}
+        for pid, task_id in (t for c in self.stack.records if c.name == "scheduler" for t in _tasks(c.pid)):
+            name = self.chaos / "names" / task_id
+            found[pid] = json.loads(name.read_text()) if name.exists() else {"dag": "", "task": "(starting)"}
+        return found
+
+    def kill(self, strike: Mapping[str, Any]) -> None:
+        """Kill from outside, whatever it is doing: a component, or with ``task`` any task that runs now."""
+        busy = self.running()
+        victim, pid = strike["victim"], None
+        if victim == "task":
+            deadline = time.monotonic() + 20
+            while not busy and time.monotonic() < deadline:
+                time.sleep(0.02)
+                busy = self.running()
+            if not busy:
+                return
+            pid = sorted(busy)[strike["choice"] % len(busy)]
+        else:
+            pid = next((c.pid for c in self.stack.records if c.name == victim), None)
+        tasks = sorted(f"{t['dag']} {t['task']}" for t in busy.values())
+        self.outside.append({**strike, **busy.get(pid, {}), "at": time.time(), "running": tasks})
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL) if victim in ("task", "scheduler") else os.killpg(pid, signal.SIGKILL)
 
     def arm(self, strike: Mapping[str, Any]) -> None:
         """Ask for a kill at a named place."""
-        whole = {"match": "", "dag": "", "task": "", "nth": 1, "delay": 0.0, "hold": 0.0, **strike}
+        whole = {"match": "", "dag": "", "task": "", "nth": 1, "skip": 0, "delay": 0.0, "hold": 0.0, **strike}
         _whole(self.chaos / "armed" / f"{strike['id']}.json", whole)
 
     def struck(self) -> dict[str, dict[str, Any]]:
@@ -109,6 +143,34 @@ def _keep(arena: Arena, stop: threading.Event, say: Callable[[str], None]) -> No
         for name in arena.stack.mend():
             say(f"the {name} had died and is started again")
             arena.mended.append({"component": name, "at": time.time()})
+        for one in arena.mended:
+            if "seconds" not in one and _answers(arena.stack, one["component"], one["at"]):
+                one["seconds"] = round(time.time() - one["at"], 1)
+
+
+def _answers(stack: Stack, component: str, since: float) -> bool:
+    """Whether a component that was started again works: it answers, or its heart beats."""
+    try:
+        if component == "mlflow":
+            return httpx.get(stack.urls["mlflow"] + "/health", timeout=2, trust_env=False).is_success
+        state = httpx.get(stack.urls["airflow"] + "/api/v2/monitor/health", timeout=2, trust_env=False).json()
+        if component == "api-server":
+            return True
+        name = component.replace("-", "_")
+        beat = state[name][f"latest_{name}_heartbeat"]
+        return beat is not None and datetime.fromisoformat(beat).timestamp() > since
+    except (httpx.HTTPError, ValueError, KeyError):
+        return False
+
+
+def _tasks(scheduler: int) -> Iterator[tuple[int, str]]:
+    """Processes that run a task now, and the id of its try: the children of LocalExecutor's workers."""
+    with contextlib.suppress(psutil.Error):
+        for worker in psutil.Process(scheduler).children():
+            with contextlib.suppress(psutil.Error):
+                title = " ".join(worker.cmdline())
+                for child in worker.children():
+                    yield child.pid, title.rsplit("LocalExecutor:", 1)[-1].strip()
 
 
 def free_port(first: int, last: int) -> int:

@@ -25,6 +25,7 @@ class Life:
 
     :param client: patient enough for an API server that is being started again.
     :param hurt: whether something was killed so far: only then a failed run may be cleared.
+    :param done: how many runs have ended well.
     """
 
     client: AirflowClient
@@ -32,6 +33,7 @@ class Life:
     hurt: Callable[[], bool] = lambda: False
     patience: float = 300.0
     cleared: list[str] = field(default_factory=list)
+    done: int = 0
     say: Callable[[str], None] = lambda text: None
 
     def live(self) -> None:
@@ -65,7 +67,8 @@ class Life:
 
     def start(self, dag_id: str, key: str | None = None, **conf: Any) -> Run:
         """Start a run by hand. It is named here, so that asking again starts no second one."""
-        run_id = f"chaos__{len(self.client.runs(dag_id, run_type='manual')) + 1}"
+        known = self.insist(lambda: self.client.runs(dag_id, run_type="manual"))
+        run_id = f"chaos__{len(known) + 1}"
 
         def ask() -> Run:
             try:
@@ -99,12 +102,13 @@ class Life:
         while True:
             now: Run = self.insist(lambda: self.client.run(dag_id, run_id))
             if now["state"] == "success":
+                self.done += 1
                 self.say(f"{name} is done")
                 return now
             if now["state"] == "failed":
                 if name in self.cleared or not self.hurt():
                     raise PerennialError(f"{name} failed: {self.why(run)}")
-                self.say(f"{name} failed and is cleared: {self.why(run)}")
+                self.say(f"{name} failed and is cleared: {self.insist(lambda: self.why(run))}")
                 self.cleared.append(name)
                 self.insist(lambda: self.client.clear(dag_id, run_id, only_failed=True))
                 deadline = time.monotonic() + self.patience

@@ -17,8 +17,9 @@ import pytest
 
 from perennial.errors import ConflictError
 from perennial.local import processes
+from perennial.local.keeper import Keeper
 from perennial.local.rest import AirflowClient, AirflowError
-from perennial.local.stack import Stack
+from perennial.local.stack import Stack, StackError
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 
@@ -119,6 +120,33 @@ def test_a_second_start_on_the_same_home_is_refused(stack: Stack, home: Path) ->
 def test_the_same_port_for_another_home_is_refused(stack: Stack, tmp_path: Path) -> None:
     with pytest.raises(ConflictError, match=f"Port {stack.port} for Airflow is taken; set PERENNIAL_PORT"):
         Stack(tmp_path / "other", stack.port, project=PROJECT).start()
+
+
+def _kill(stack: Stack, pid: int) -> None:
+    os.kill(pid, signal.SIGKILL)
+    deadline = time.monotonic() + 10
+    while not stack.ended:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_a_killed_component_is_started_again_until_it_dies_too_often(stack: Stack) -> None:
+    said: list[str] = []
+    keeper = Keeper(stack, said.append, most=1)
+    (before,) = [r for r in stack.records if r.name == "triggerer"]
+    children = psutil.Process(before.pid).children()
+    assert children
+    _kill(stack, before.pid)
+    keeper.look()
+    (after,) = [r for r in stack.records if r.name == "triggerer"]
+    assert after.pid != before.pid
+    assert said == [f"the triggerer ended by itself with code -9 and is started again; see {after.log}"]
+    assert not any(c.is_running() for c in children), "what it left running is ended first"
+    stack.check()
+    _kill(stack, after.pid)
+    with pytest.raises(StackError, match="The triggerer ended with code -9; the end of"):
+        keeper.look()
+    assert stack.mend() == ["triggerer"]
 
 
 def test_up_survives_a_killed_launcher_and_stops_on_sigterm(tmp_path: Path) -> None:

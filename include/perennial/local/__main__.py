@@ -12,6 +12,7 @@ from pathlib import Path
 from types import FrameType
 
 from perennial.errors import PerennialError
+from perennial.local.keeper import Keeper
 from perennial.local.stack import Stack
 from perennial.settings import settings
 
@@ -97,10 +98,11 @@ def play_year(arguments: argparse.Namespace) -> int:
 
 
 def _watch(stack: Stack) -> None:
-    """Until a component ends by itself, which is an error."""
+    """For ever; a component that ends by itself is started again, unless it does so too often."""
+    keeper = Keeper(stack, say)
     while True:
         time.sleep(1)
-        stack.check()
+        keeper.look()
 
 
 def parser() -> argparse.ArgumentParser:

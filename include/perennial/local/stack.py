@@ -151,6 +151,11 @@ class Stack:
         """What this stack has started."""
         return [c.record for c in self._components]
 
+    @property
+    def ended(self) -> list[Component]:
+        """Components that have ended by themselves."""
+        return [c for c in self._components if c.exit_code is not None]
+
     def check(self, but: Component | None = None) -> None:
         """Raise when a component, ``but`` that one, has ended by itself."""
         for component in self._components:
@@ -167,7 +172,7 @@ class Stack:
 
         A killed scheduler leaves its workers and their tasks, and they would compete with those of the next one.
         """
-        ended = [c for c in self._components if c.exit_code is not None]
+        ended = self.ended
         for component in ended:
             processes.reap([component.record])
             self._components.remove(component)

@@ -55,6 +55,7 @@ def _entered(function):
         _task.update(dag=step.actor.dag_id, run=step.actor.run_id, task=step.actor.task_id, attempt=ti.try_number)
         _calls.clear()
         (HERE / "begun" / _begun(ti.try_number)).touch()
+        _write(HERE / "names" / str(ti.id), _task)
         return function(self, step)
 
     return run_step
@@ -104,6 +105,10 @@ def _claim(place, args, kwargs):
             continue
         if _task and (strike["dag"] != _task["dag"] or not _task["task"].endswith(strike["task"])):
             continue
+        if _task:  # the first few runs of the DAG are let through
+            (HERE / "seen" / f"{strike['id']}.{_begun(0)}").touch()
+            if len(list((HERE / "seen").glob(f"{strike['id']}.*"))) <= strike["skip"]:
+                continue
         _calls[path.name] = _calls.get(path.name, 0) + 1
         if _calls[path.name] < strike["nth"]:
             continue
@@ -117,6 +122,8 @@ def _claim(place, args, kwargs):
 
 def _about(place, args, kwargs):
     """What the call is about, in a few words."""
+    if place == "store.fsync":
+        return str(Path(f"/proc/self/fd/{args[0]}").readlink())
     if place.startswith("lake."):
         return args[0].uri.split("/lake/")[-1]
     return " ".join(str(a) for a in (*args[1:3], *kwargs.values()) if isinstance(a, str))[:200]
@@ -173,6 +180,8 @@ class _Finder:
                 owner, function = qualified.split(".")
                 cls = getattr(module, owner)
                 setattr(cls, function, _struck(place, getattr(cls, function)))
+            if name == "perennial.storage":  # an object's bytes are on disk, and do not have their name yet
+                os.fsync = _struck("store.fsync", os.fsync)
 
         spec.loader.exec_module = exec_module
         return spec
