@@ -109,7 +109,7 @@ def fresh(job: str, *, env: dict[str, str] | None = None, timeout: float = 3600,
         done = subprocess.run(
             [sys.executable, "-m", "benchmarks.worker", job, json.dumps(arguments), str(answer)],
             cwd=PROJECT,
-            env={**os.environ, "OMP_NUM_THREADS": "1", **(env or {})},
+            env=environment(env),
             capture_output=True,
             text=True,
             timeout=timeout,
@@ -118,6 +118,12 @@ def fresh(job: str, *, env: dict[str, str] | None = None, timeout: float = 3600,
         if done.returncode:
             raise RuntimeError(f"{job} ended with {done.returncode}:\n{done.stderr[-4000:]}")
         return Cost(**json.loads(answer.read_text()))
+
+
+def environment(more: dict[str, str] | None = None) -> dict[str, str]:
+    """This process's environment with one OpenMP thread, and with compiled modules kept, as every target has it."""
+    own = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
+    return {**own, "OMP_NUM_THREADS": "1", **(more or {})}
 
 
 def alternately(rounds: int, *jobs: Callable[[], Cost]) -> list[list[Cost]]:

@@ -11,11 +11,14 @@ import datetime as dt
 import json
 import math
 import os
+import shutil
+import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, BinaryIO, Protocol
 from urllib.parse import unquote, urlparse
 
 from perennial.claims import claimed
@@ -37,6 +40,15 @@ class Store(Protocol):
 
     def put(self, key: str, data: bytes) -> None:
         """Write or replace an object, atomically."""
+
+    def put_file(self, key: str, path: Path) -> None:
+        """Write or replace an object with what a local file holds, atomically and without loading it."""
+
+    def local(self, key: str) -> AbstractContextManager[Path]:
+        """An object as a local file, for a block; it stays as it is, even if another one takes its place.
+
+        :raises KeyError: when there is none.
+        """
 
     def put_if_absent(self, key: str, data: bytes) -> bool:
         """Write an object unless one is there. Returns whether this call wrote it."""
@@ -84,14 +96,36 @@ class FileStore:
             raise KeyError(key) from None
 
     def put(self, key: str, data: bytes) -> None:
-        with self._written(key, data) as temporary:
+        with self._written(key, lambda f: f.write(data)) as temporary:
             temporary.replace(self.path(key))
+
+    def put_file(self, key: str, path: Path) -> None:
+        with (
+            path.open("rb") as source,
+            self._written(key, lambda f: shutil.copyfileobj(source, f, 1 << 20)) as temporary,
+        ):
+            temporary.replace(self.path(key))
+
+    @contextlib.contextmanager
+    def local(self, key: str) -> Iterator[Path]:
+        path = self.path(key)
+        if not path.is_file():
+            raise KeyError(key)
+        with claimed(path.with_name(f".{path.name}.local"), folder=True) as folder:
+            own = folder / path.name
+            try:
+                os.link(path, own)  # a name of our own: whoever replaces the object leaves these bytes alone
+            except FileNotFoundError:
+                raise KeyError(key) from None
+            except OSError:  # a file system without hard links
+                shutil.copyfile(path, own)
+            yield own
 
     def put_if_absent(self, key: str, data: bytes) -> bool:
         path = self.path(key)
         if path.exists():
             return False
-        with self._written(key, data) as temporary:
+        with self._written(key, lambda f: f.write(data)) as temporary:
             try:
                 os.link(temporary, path)  # fails when the name is taken, unlike rename
             except FileExistsError:
@@ -115,8 +149,8 @@ class FileStore:
         base = self.path(prefix.rstrip("/")) if prefix else self.root
         if not base.is_dir():
             return iter(())
-        found = (p for p in base.rglob("*") if p.is_file() and not p.name.startswith("."))
-        return iter(sorted(p.relative_to(self.root).as_posix() for p in found))
+        found = (p.relative_to(self.root) for p in base.rglob("*") if p.is_file())
+        return iter(sorted(p.as_posix() for p in found if not any(part.startswith(".") for part in p.parts)))
 
     def sizes(self, prefix: str = "") -> Iterator[tuple[str, int, dt.datetime]]:
         for folder, _, names in os.walk(self.path(prefix.rstrip("/")) if prefix else self.root):
@@ -137,15 +171,14 @@ class FileStore:
                 Path(folder).rmdir()
 
     @contextlib.contextmanager
-    def _written(self, key: str, data: bytes) -> Iterator[Path]:
+    def _written(self, key: str, write: Callable[[BinaryIO], Any]) -> Iterator[Path]:
         """A temporary file beside the object, with the data safely on disk."""
         path = self.path(key)
         with claimed(path.with_name(f".{path.name}.part")) as temporary:
             with temporary.open("wb") as f:
-                f.write(data)
+                write(f)
                 f.flush()
                 os.fsync(f.fileno())
-            temporary.chmod(0o644)
             yield temporary
 
 
@@ -174,6 +207,29 @@ class S3Store:
 
     def put(self, key: str, data: bytes) -> None:
         self.client.put_object(Bucket=self.bucket, Key=self._key(key), Body=data)
+
+    def put_file(self, key: str, path: Path) -> None:
+        self.client.upload_file(str(path), self.bucket, self._key(key), Config=self._transfer)  # parts, made whole last
+
+    @contextlib.contextmanager
+    def local(self, key: str) -> Iterator[Path]:
+        from botocore.exceptions import ClientError
+
+        with tempfile.TemporaryDirectory(prefix="perennial-") as folder:
+            own = Path(folder) / key.rsplit("/", 1)[-1]
+            try:
+                self.client.download_file(self.bucket, self._key(key), str(own), Config=self._transfer)
+            except ClientError as e:
+                if e.response["ResponseMetadata"]["HTTPStatusCode"] == 404:
+                    raise KeyError(key) from None
+                raise
+            yield own
+
+    @property
+    def _transfer(self) -> Any:
+        from boto3.s3.transfer import TransferConfig
+
+        return TransferConfig(max_concurrency=2)  # each holds a part of 8 MB
 
     def put_if_absent(self, key: str, data: bytes) -> bool:
         from botocore.exceptions import ClientError

@@ -10,11 +10,13 @@ import time
 import urllib.request
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
 
 import pyarrow as pa
 import pytest
 
 from perennial.errors import DataError
+from perennial.lake.rows import ParquetRows
 from perennial.lake.table import PartitionedTable
 from perennial.ledger import Entry, Ledger
 from perennial.storage import S3Store, join, open_store
@@ -67,10 +69,7 @@ def rows(*values: float) -> pa.Table:
     return pa.table({"id": pa.array(range(len(values)), pa.int64()), "v": pa.array(values, pa.float64())})
 
 
-def test_s3_answers_like_a_folder(uri: str, tmp_path: object) -> None:
-    from pathlib import Path
-
-    assert isinstance(tmp_path, Path)
+def test_s3_answers_like_a_folder(uri: str, tmp_path: Path) -> None:
     for store in (open_store(uri), open_store((tmp_path / "store").as_uri())):
         assert list(store.list()) == []
         store.put("runs/1/plan.json", b"a")
@@ -94,6 +93,18 @@ def test_s3_answers_like_a_folder(uri: str, tmp_path: object) -> None:
         store.delete("runs/1/plan.json")
         assert not store.exists("runs/1/plan.json")
         assert list(store.list()) == ["a/0", "runs.json", "runs/10/plan.json"]
+
+
+def test_files_go_to_s3_and_come_back(uri: str, tmp_path: Path) -> None:
+    store, source = open_store(uri), tmp_path / "source"
+    source.write_bytes(b"0123456789" * 1_000_000)  # more than one part
+    store.put_file("runs/1/rows", source)
+    with store.local("runs/1/rows") as held:
+        store.put("runs/1/rows", b"another")
+        assert held.read_bytes() == source.read_bytes()
+    assert store.get("runs/1/rows") == b"another"
+    with pytest.raises(KeyError), store.local("runs/1/nothing"):
+        pass
 
 
 def test_a_long_listing_is_whole(uri: str) -> None:
@@ -151,7 +162,7 @@ def test_a_ledger_of_many_writers_is_one_chain(uri: str) -> None:
     assert Ledger(uri).append(Entry("3/1", "gate", "m", "pass", "again")).reason == ""
 
 
-def test_a_table_on_s3(uri: str) -> None:
+def test_a_table_on_s3(uri: str, tmp_path: Path) -> None:
     lake = PartitionedTable(join(uri, "lake", "t"), ["id"])
     assert lake.version is None
     lake.replace({D1: rows(1, 2), D2: rows(3)})
@@ -172,6 +183,13 @@ def test_a_table_on_s3(uri: str) -> None:
     with pytest.raises(DataError, match="has no version 99"):
         lake.partitions(99)
     assert lake.partitions()[D1].rows == 1
+    import pyarrow.parquet as pq
+
+    pq.write_table(rows(5, 4, 3), tmp_path / "rows.parquet")
+    streamed = lake.replace({D2: ParquetRows(tmp_path / "rows.parquet")})
+    version = lake.version
+    assert streamed == lake.replace({D2: rows(5, 4, 3)}) and lake.version == version
+    assert lake.read([D2])["v"].to_pylist() == [5, 4, 3]  # type: ignore[index]
 
 
 def write_table(uri: str, me: int, key: str) -> None:

@@ -168,3 +168,30 @@ def test_json_is_canonical_and_has_no_nan() -> None:
     figures = {"nan": float("nan"), "inf": [float("inf"), 1.5], 3: np.float64("nan"), "n": np.int64(4), "b": np.True_}
     assert to_json(plain(figures)) == b'{"3":null,"b":true,"inf":[null,1.5],"n":4,"nan":null}'
     assert plain((1, {"x": np.array([1.0, np.nan])})) == [1, {"x": [1.0, None]}]
+
+
+def test_files_are_put_and_held(tmp_path: Path) -> None:
+    """What a block holds stays as it is, and nothing temporary is ever listed."""
+    store, source = FileStore(tmp_path / "store"), tmp_path / "source"
+    source.write_bytes(b"one" * 10**6)
+    store.put_file("runs/a/rows.parquet", source)
+    source.write_bytes(b"two")
+    with store.local("runs/a/rows.parquet") as held:
+        store.put_file("runs/a/rows.parquet", source)
+        assert held.read_bytes() == b"one" * 10**6 and store.get("runs/a/rows.parquet") == b"two"
+        assert list(store.list()) == list(store.list("runs")) == ["runs/a/rows.parquet"]
+    assert [p.name for p in (tmp_path / "store" / "runs" / "a").iterdir()] == ["rows.parquet"]
+    with pytest.raises(KeyError), store.local("runs/a/nothing"):
+        pass
+
+
+def test_a_folder_without_hard_links_is_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError("Operation not permitted")
+
+    store = FileStore(tmp_path)
+    store.put("a", b"x")
+    monkeypatch.setattr("os.link", refuse)
+    with store.local("a") as held:
+        store.put("a", b"y")
+        assert held.read_bytes() == b"x"

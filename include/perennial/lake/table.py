@@ -20,16 +20,22 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as pads
 import pyarrow.fs as pafs
-from deltalake import CommitProperties, DeltaTable, write_deltalake
+from deltalake import CommitProperties, DeltaTable, WriterProperties, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 from deltalake.fs import DeltaStorageHandler
 
 from perennial.errors import ConflictError, DataError
-from perennial.lake.content import combined_digest, content_digest
+from perennial.lake.content import combined_digest, content_digest, streamed_digest
+from perennial.lake.rows import ParquetRows
 from perennial.storage import storage_options
 
 #: Columns that the lake itself adds to every table.
 PARTITION, DIGEST = "partition", "digest"
+
+#: Small enough row groups for a reader with little memory; large enough to compress well.
+_WRITER = WriterProperties(max_row_group_size=65_536)
+#: Rows handed to the writer at a time: it keeps several such batches in hand.
+_WRITE = 8_192
 
 Fence = Callable[[], None]
 
@@ -129,7 +135,7 @@ class PartitionedTable:
 
     def replace(
         self,
-        partitions: Mapping[str, pa.Table],
+        partitions: Mapping[str, pa.Table | ParquetRows],
         *,
         labels: Mapping[str, Mapping[str, str]] | None = None,
         metadata: Mapping[str, str] | None = None,
@@ -140,7 +146,7 @@ class PartitionedTable:
 
         Doing it twice changes nothing: partitions whose digest and labels are already there are left alone.
 
-        :param partitions: rows per partition key, without the lake's own columns.
+        :param partitions: rows per partition key, without the lake's own columns. Rows in a file are streamed.
         :param fence: called directly before the commit; raises when this process may no longer act.
         :returns: the digest of each partition.
         :raises ConflictError: when other writers of the same partition win ``attempts`` times in a row.
@@ -157,9 +163,7 @@ class PartitionedTable:
             ]
             if not stale:
                 return digests
-            frame = pa.concat_tables(
-                [self._stamp(partitions[k], k, digests[k], wanted[k]) for k in stale], promote_options="permissive"
-            )
+            frame = self._stamped({k: (partitions[k], digests[k], wanted[k]) for k in stale})
             fence()
             try:
                 self._write(frame, stale, metadata or {})
@@ -209,11 +213,36 @@ class PartitionedTable:
             "run this again when they are done"
         )
 
-    def _digest(self, rows: pa.Table) -> str:
+    def _digest(self, rows: pa.Table | ParquetRows) -> str:
         own = {PARTITION, DIGEST, *self.labels, *self.volatile}
-        return content_digest(rows.select([c for c in rows.column_names if c not in own]), self.key)
+        columns = [c for c in rows.column_names if c not in own]
+        if isinstance(rows, ParquetRows):
+            return streamed_digest(rows, self.key, columns)
+        return content_digest(rows.select(columns), self.key)
 
-    def _write(self, frame: pa.Table, keys: Sequence[str], metadata: Mapping[str, str]) -> None:
+    def _stamped(
+        self, partitions: Mapping[str, tuple[pa.Table | ParquetRows, str, Mapping[str, str]]]
+    ) -> pa.Table | pa.RecordBatchReader:
+        """Rows of several partitions with the lake's own columns; a stream when some of them lie in a file."""
+        tables = [self._stamp(rows, k, d, w) for k, (rows, d, w) in partitions.items() if isinstance(rows, pa.Table)]
+        if len(tables) == len(partitions):
+            return pa.concat_tables(tables, promote_options="permissive")
+        empty = [
+            self._stamp(rows.schema.empty_table(), k, digest, labels)
+            for k, (rows, digest, labels) in partitions.items()
+        ]
+        schema = pa.concat_tables(empty, promote_options="permissive").schema
+
+        def batches() -> Iterator[pa.RecordBatch]:
+            for key, (rows, digest, labels) in partitions.items():
+                for batch in rows.to_batches() if isinstance(rows, pa.Table) else rows.batches(size=_WRITE):
+                    part = self._stamp(pa.Table.from_batches([batch]), key, digest, labels)
+                    whole = pa.concat_tables([schema.empty_table(), part], promote_options="permissive")
+                    yield from whole.to_batches()
+
+        return pa.RecordBatchReader.from_batches(schema, batches())
+
+    def _write(self, frame: pa.Table | pa.RecordBatchReader, keys: Sequence[str], metadata: Mapping[str, str]) -> None:
         if self._open() is None:
             DeltaTable.create(
                 self.uri,
@@ -230,6 +259,7 @@ class PartitionedTable:
             mode="overwrite",
             predicate=_in(keys),
             schema_mode="merge",
+            writer_properties=_WRITER,
             storage_options=self._options,
             commit_properties=CommitProperties(custom_metadata=dict(metadata)),
         )
@@ -241,7 +271,7 @@ class PartitionedTable:
         n = table.num_rows
         stamps = {PARTITION: key, DIGEST: digest, **{name: labels[name] for name in self.labels}}
         for name, value in stamps.items():
-            table = table.append_column(pa.field(name, pa.string()), pa.array([value] * n, pa.string()))
+            table = table.append_column(pa.field(name, pa.string()), pa.repeat(pa.scalar(value, pa.string()), n))
         return table
 
     def dataset(self, keys: Sequence[str] | None = None, version: int | None = None) -> pads.Dataset | None:
@@ -255,7 +285,7 @@ class PartitionedTable:
         if table is None:
             return None
         names = table.metadata().partition_columns
-        files = _files(table, names, ("path",))
+        files = _files(table, names, ("path",)).sort_by("path")  # a partition's files are numbered
         if keys is not None:
             wanted = pa.array(list(keys), pa.string())
             files = files.filter(pc.is_in(files.column(f"partition.{PARTITION}"), wanted))
@@ -293,11 +323,22 @@ class PartitionedTable:
         batch_size: int = 65_536,
         version: int | None = None,
     ) -> Iterator[pa.RecordBatch]:
-        """Stream the rows of some partitions in batches of at most ``batch_size``."""
+        """Stream the rows of some partitions in batches of at most ``batch_size``, file after file.
+
+        The rows of a file need not be in the order in which they were handed to the writer, which permutes batches.
+        """
         dataset = self.dataset(keys, version)
         if dataset is None:
             return
-        scanner = dataset.scanner(columns=self._names(dataset, columns), batch_size=batch_size)
+        scanner = dataset.scanner(
+            columns=self._names(dataset, columns),
+            batch_size=batch_size,
+            # one batch ahead, and no whole file before it is asked for: the defaults hold millions of rows in memory
+            batch_readahead=1,
+            fragment_readahead=1,
+            fragment_scan_options=pads.ParquetFragmentScanOptions(pre_buffer=False, use_buffered_stream=True),
+            use_threads=False,
+        )
         yield from scanner.to_batches()
 
     def snapshot(self, keys: Sequence[str]) -> Snapshot:

@@ -7,29 +7,27 @@ publication replaces the whole partition in one commit. Doing it all again publi
 from __future__ import annotations
 
 import datetime as dt
-import io
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
 from perennial.errors import DataError
 from perennial.features.builder import FeatureBuilder
-from perennial.lake.homes import feed_table, prediction_table
+from perennial.lake.homes import PREDICTION_KEY, feed_table, prediction_table
+from perennial.lake.rows import BATCH
 from perennial.lake.table import Fence, no_fence
 from perennial.ledger import Ledger
 from perennial.registry import tracking, versions
 from perennial.runs import RunState
+from perennial.scoring import staging
 from perennial.specs import FeedSpec, ModelSpec
 from perennial.specs.partitions import period
 from perennial.training import estimators
 from perennial.training.bundle import Bundle
 from perennial.training.data import to_matrix
-
-#: Rows scored at a time: more is slower and takes memory (measured: 50-100k is best).
-BATCH = 65_536
 
 
 @dataclass(frozen=True)
@@ -102,65 +100,61 @@ def score_partition(
     :returns: rows, mean score, share of positive decisions, and the inputs that were missing.
     :raises NotReadyError: when a declared input has not landed (``degraded``: the entity's own partition).
     """
-    staged: list[pa.Table] = []
     lacking: set[str] = set()
+    scored: list[Iterator[pa.RecordBatch]] = []
     for arm in arms:
         bundle = _bundle(arm)
         builder = bundle.builder(feeds)
         builder.ensure([key], degraded=degraded, fence=fence)
         lacking.update(builder.missing(key))
-        staged.extend(_scored(bundle, builder, arm, key, state.actor.run_id, now))
-    whole = pa.concat_tables(staged)
-    import pyarrow.parquet
-
-    sink = io.BytesIO()
-    pyarrow.parquet.write_table(whole, sink)
-    state.store.put(state.key("predictions.parquet"), sink.getvalue())
-    values = whole.column("score").to_numpy()
-    decisions = whole.column("decision").to_numpy(zero_copy_only=False)
+        scored.append(_scored(bundle, builder, arm, key, state.actor.run_id, now))
+    figures = staging.stage(state, itertools.chain.from_iterable(scored), (*feeds[spec.entity].key, *PREDICTION_KEY))
     return {
-        "rows": whole.num_rows,
-        "mean_score": float(np.mean(values)) if len(values) and np.isfinite(values).all() else None,
-        "positive": float(np.mean(decisions)) if spec.task.type == "binary" and len(values) else None,
+        "rows": figures.rows,
+        "mean_score": figures.mean_score,
+        "positive": figures.positive if spec.task.type == "binary" else None,
         "version": arms[0].version,
         "missing": sorted(lacking),
     }
 
 
-def _scored(bundle: Bundle, builder: FeatureBuilder, arm: Arm, key: str, run: str, now: dt.datetime) -> list[pa.Table]:
+def _scored(
+    bundle: Bundle, builder: FeatureBuilder, arm: Arm, key: str, run: str, now: dt.datetime
+) -> Iterator[pa.RecordBatch]:
+    """Predictions of a partition, a batch at a time, in the order of its features."""
     task, facts = bundle.spec.task, bundle.facts
     degraded = bool(builder.missing(key))
     _, end = period(builder.entity, key)
     in_sample = end <= dt.datetime.fromisoformat(facts["train_end"])
-    tables = []
+    output = str(task.positive) if task.type == "binary" else "value"
+    threshold, some = facts["threshold"], False
     for batch in builder.table.batches([key], batch_size=BATCH):
         if not batch.num_rows:
             continue
-        rows = pa.Table.from_batches([batch])
-        lacking = [c for c in facts["columns"] if c not in rows.column_names]
+        some = True
+        lacking = [c for c in facts["columns"] if c not in batch.schema.names]
         if lacking:
             raise DataError(
                 f"{bundle.spec.name} version {arm.version} needs feature {lacking[0]!r}, which {key} does not have"
             )
+        rows = pa.Table.from_batches([batch])
         score = estimators.score(bundle.model, to_matrix(rows, facts["columns"]), task.type)
-        n = rows.num_rows
-        threshold = facts["threshold"]
+        n = batch.num_rows
         columns = {
-            **{k: rows.column(k) for k in builder.definition.key},
-            "output": pa.array([str(task.positive) if task.type == "binary" else "value"] * n, pa.string()),
+            **{k: batch.column(k) for k in builder.definition.key},
+            "output": pa.repeat(output, n),
             "score": pa.array(score, pa.float64()),
-            "decision": pa.array(score >= threshold if threshold is not None else [None] * n, pa.bool_()),
-            "model_version": pa.array([arm.version] * n, pa.string()),
-            "arm": pa.array([arm.name] * n, pa.string()),
-            "in_sample": pa.array([in_sample] * n, pa.bool_()),
-            "degraded": pa.array([degraded] * n, pa.bool_()),
-            "run": pa.array([run] * n, pa.string()),
-            "scored_at": pa.array([now] * n, pa.timestamp("us", tz="UTC")),
+            "decision": pa.nulls(n, pa.bool_()) if threshold is None else pa.array(score >= threshold),
+            "model_version": pa.repeat(arm.version, n),
+            "arm": pa.repeat(arm.name, n),
+            "in_sample": pa.repeat(in_sample, n),
+            "degraded": pa.repeat(degraded, n),
+            "run": pa.repeat(run, n),
+            "scored_at": pa.repeat(pa.scalar(now, pa.timestamp("us", tz="UTC")), n),
         }
-        tables.append(pa.table(columns))
-    if not tables:
+        yield pa.RecordBatch.from_pydict(columns)
+    if not some:
         raise DataError(f"{bundle.spec.name}: partition {key} has no rows to score")
-    return tables
 
 
 def check_output(spec: ModelSpec, feeds: Mapping[str, FeedSpec], key: str, state: RunState) -> list[str]:
@@ -168,34 +162,18 @@ def check_output(spec: ModelSpec, feeds: Mapping[str, FeedSpec], key: str, state
 
     Every entity row of the partition has exactly one finite score per arm; probabilities lie in [0, 1].
     """
-    rows = _staged(state)
     entity = feeds[spec.entity]
-    problems = []
-    scores = rows.column("score").to_numpy()
-    bad = int((~np.isfinite(scores)).sum())
-    if bad:
-        problems.append(f"{bad} of {len(scores)} scores are not finite numbers")
-    elif spec.task.type == "binary" and len(scores) and (scores.min() < 0 or scores.max() > 1):
-        problems.append(f"scores lie between {scores.min():.3f} and {scores.max():.3f}, outside [0, 1]")
-    keys = rows.select(entity.key)
-    if (
-        rows.select([*entity.key, "output", "model_version"])
-        .group_by([*entity.key, "output", "model_version"])
-        .aggregate([])
-        .num_rows
-        != rows.num_rows
-    ):
-        problems.append("a row was scored twice by the same version")
-    wanted = feed_table(entity).read([key], columns=list(entity.key))
-    if wanted is None or wanted.num_rows == 0:
+    with staging.staged(state) as rows:
+        problems = staging.check_scores(rows, probabilities=spec.task.type == "binary")
+        if staging.doubled(rows, (*entity.key, *PREDICTION_KEY)):
+            problems.append("a row was scored twice by the same version")
+        found = staging.compare_keys(rows, feed_table(entity), key, entity.key)
+    if found.wanted == 0:
         problems.append(f"{entity.name} {key} is not in the lake")
-    else:
-        lost = wanted.join(keys, keys=entity.key, join_type="left anti").num_rows
-        if lost:
-            problems.append(f"{lost} of {wanted.num_rows} {entity.name} of {key} have no score")
-        extra = keys.join(wanted, keys=entity.key, join_type="left anti").num_rows
-        if extra:
-            problems.append(f"{extra} scores are of no {entity.name} of {key}")
+    if found.wanted and found.lost:
+        problems.append(f"{found.lost} of {found.wanted} {entity.name} of {key} have no score")
+    if found.wanted and found.extra:
+        problems.append(f"{found.extra} scores are of no {entity.name} of {key}")
     return problems
 
 
@@ -204,17 +182,9 @@ def publish(spec: ModelSpec, entity: FeedSpec, key: str, state: RunState, fence:
 
     :returns: rows and the content digest.
     """
-    rows = _staged(state)
-    digests = prediction_table(spec, entity).replace(
-        {key: rows}, metadata={"perennial.run": state.actor.run_id}, fence=fence
-    )
-    return {"rows": rows.num_rows, "digest": digests[key]}
-
-
-def _staged(state: RunState) -> pa.Table:
-    import pyarrow.parquet
-
-    try:
-        return pyarrow.parquet.read_table(io.BytesIO(state.store.get(state.key("predictions.parquet"))))
-    except KeyError:
-        raise DataError("this run has staged no predictions: clear it from its scoring task") from None
+    with staging.staged(state) as rows:
+        few = rows.num_rows <= BATCH
+        digests = prediction_table(spec, entity).replace(
+            {key: rows.table() if few else rows}, metadata={"perennial.run": state.actor.run_id}, fence=fence
+        )
+        return {"rows": rows.num_rows, "digest": digests[key]}

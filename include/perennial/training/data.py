@@ -119,7 +119,15 @@ def to_matrix(rows: pa.Table, columns: Sequence[str]) -> pd.DataFrame:
     for name in columns:
         column = rows.column(name)
         if pa.types.is_floating(column.type):
-            data[name] = column.to_numpy(zero_copy_only=False).astype(np.float64)
+            data[name] = column.to_numpy(zero_copy_only=False).astype(np.float64, copy=False)
         else:
-            data[name] = pd.Series(column.fill_null(MISSING).to_pylist(), dtype=object)
+            data[name] = pd.Series(_texts(column), dtype=object)
     return pd.DataFrame(data, columns=list(columns))
+
+
+def _texts(column: pa.ChunkedArray) -> NDArray[np.object_]:
+    """Texts as Python objects, one object per distinct text: making one per row costs more than scoring some models."""
+    coded = column.fill_null(MISSING).combine_chunks().dictionary_encode()
+    distinct = np.empty(len(coded.dictionary), dtype=object)
+    distinct[:] = coded.dictionary.to_pylist()
+    return distinct[coded.indices.to_numpy()]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import io
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -117,3 +118,66 @@ def test_nothing_staged_is_a_sentence(specs: SpecSet) -> None:
     state = RunState(Actor("flight_delay.score", "none", "publish"))
     with pytest.raises(DataError, match="this run has staged no predictions: clear it from its scoring task"):
         publish(specs.model("flight_delay"), specs.feed("flights"), KEY, state)
+
+
+def test_what_is_published_from_a_file_is_what_is_published_from_memory(
+    specs: SpecSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A partition that does not fit into a batch is never held whole."""
+    from perennial.scoring import predict
+
+    spec, entity = specs.model("flight_delay"), specs.feed("flights")
+    held = publish(spec, entity, KEY, stage("a", ["c", "a", "b"], [0.1, 0.2, 0.3]))
+    version = prediction_table(spec, entity).version
+    monkeypatch.setattr(predict, "BATCH", 1)
+    assert publish(spec, entity, KEY, stage("b", ["a", "b", "c"], [0.2, 0.3, 0.1])) == held
+    assert prediction_table(spec, entity).version == version, "the same scores again change nothing"
+    assert publish(spec, entity, KEY, stage("c", ["b", "a", "c"], [0.4, 0.3, 0.1])) != held
+    rows = prediction_table(spec, entity).read([KEY])
+    assert rows is not None
+    assert dict(zip(rows["flight_id"].to_pylist(), rows["score"].to_pylist(), strict=True)) == {
+        "a": 0.3, "b": 0.4, "c": 0.1,
+    }  # fmt: skip
+
+
+def test_staging_streams_and_says_its_figures(specs: SpecSet) -> None:
+    from perennial.scoring import staging
+
+    def batch(ids: list[str], scores: list[float]) -> pa.RecordBatch:
+        decisions = [s > 0.5 for s in scores]
+        return pa.RecordBatch.from_pydict({"flight_id": ids, "score": scores, "decision": decisions})
+
+    state = RunState(Actor("flight_delay.score", "figures", "score"))
+    found = staging.stage(state, iter([batch(["a", "b"], [0.25, 0.75]), batch(["c"], [0.5])]), ["flight_id"])
+    assert (found.rows, found.mean_score, found.positive) == (3, 0.5, pytest.approx(1 / 3))
+    with staging.staged(state) as rows:
+        assert rows.table().to_pylist()[2] == {"flight_id": "c", "score": 0.5, "decision": False}
+        staging.stage(state, iter([batch(["z"], [float("nan")])]), ["flight_id"])
+        assert rows.table()["flight_id"].to_pylist() == ["a", "b", "c"], "a retry beside it changes nothing here"
+    with staging.staged(state) as rows:
+        assert rows.num_rows == 1
+    assert staging.stage(state, iter([batch(["z"], [float("nan")])]), ["flight_id"]).mean_score is None
+
+    def fails() -> Iterator[pa.RecordBatch]:
+        yield batch(["y"], [0.1])
+        raise DataError("half way")
+
+    with pytest.raises(DataError, match="half way"):
+        staging.stage(state, fails(), ["flight_id"])
+    with staging.staged(state) as rows:
+        assert rows.table()["flight_id"].to_pylist() == ["z"], "whole or not at all"
+    assert list(state.store.list("runs")) == [state.key(staging.STAGED)], "nothing temporary is left"
+
+
+def test_a_large_partition_is_staged_in_order_of_its_keys(specs: SpecSet, monkeypatch: pytest.MonkeyPatch) -> None:
+    from perennial.scoring import staging
+
+    monkeypatch.setattr(staging, "BATCH", 2)
+    rows = {"flight_id": ["c", "a", "b"], "score": [0.1, 0.2, 0.3], "decision": [True, False, None]}
+    state = RunState(Actor("flight_delay.score", "order", "score"))
+    staging.stage(state, iter([pa.RecordBatch.from_pydict(rows)]), ["flight_id"])
+    with staging.staged(state) as found:
+        assert found.ordered(["flight_id"])
+        assert found.table().to_pydict() == {
+            "flight_id": ["a", "b", "c"], "score": [0.2, 0.3, 0.1], "decision": [False, None, True],
+        }  # fmt: skip

@@ -1,0 +1,133 @@
+"""Rows of one partition in a Parquet file: for partitions that are too large to hold in memory.
+
+Everything here reads a batch at a time, or sorts on disk. What takes memory is one batch, one row group, and the
+buffer of the sort (:data:`SORT_MEMORY`), whatever the number of rows.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+if TYPE_CHECKING:
+    import pyarrow.parquet as pq
+    from numpy.typing import NDArray
+    from duckdb import DuckDBPyConnection
+
+#: Rows in hand at a time.
+BATCH = 32_768
+#: What DuckDB may hold while it sorts; beyond that it uses the disk.
+SORT_MEMORY = "128MB"
+
+
+class ParquetRows:
+    """Rows in a local Parquet file.
+
+    :param path: a file that stays as it is while this object is used.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        with self._open() as file:
+            self.schema: pa.Schema = file.schema_arrow
+            self.num_rows: int = file.metadata.num_rows
+
+    @property
+    def column_names(self) -> list[str]:
+        return list(self.schema.names)
+
+    @property
+    def sql(self) -> str:
+        """How DuckDB reads these rows."""
+        return f"read_parquet('{_quoted(self.path)}')"
+
+    def _open(self) -> pq.ParquetFile:
+        import pyarrow.parquet as pq
+
+        return pq.ParquetFile(self.path, pre_buffer=False, buffer_size=1 << 20)
+
+    def batches(self, columns: Sequence[str] | None = None, size: int = BATCH) -> Iterator[pa.RecordBatch]:
+        """The rows in the file's order, some or all columns."""
+        with self._open() as file:
+            named = None if columns is None else list(columns)
+            for batch in file.iter_batches(batch_size=size, columns=named, use_threads=False):
+                yield batch if named is None else batch.select(named)
+
+    def table(self) -> pa.Table:
+        """All of them in memory."""
+        return pa.Table.from_batches(self.batches(), self.schema)
+
+    def ordered(self, by: Sequence[str]) -> bool:
+        """Whether every row is greater than the one before, by these columns: no null, no NaN, none twice.
+
+        What was written in order to a Delta table need not come back in order: its writer permutes batches.
+        """
+        before: pa.RecordBatch | None = None
+        for batch in self.batches(by):
+            if any(column.null_count for column in batch.columns):
+                return False
+            if not _ascends(batch if before is None else pa.concat_batches([before, batch])).all():
+                return False
+            before = batch.slice(batch.num_rows - 1)
+        return True
+
+    @contextmanager
+    def sorted(self, by: Sequence[str]) -> Iterator[ParquetRows]:
+        """The same rows in the order of ``by`` (nulls last), in a file that is gone after the block."""
+        order = ", ".join(f'"{c}" ASC NULLS LAST' for c in by)
+        with tempfile.TemporaryDirectory(dir=self.path.parent, prefix=".sort-") as folder:
+            target = Path(folder) / "sorted.parquet"
+            with scratch(Path(folder)) as connection:
+                connection.execute(
+                    f"COPY (SELECT * FROM {self.sql} ORDER BY {order}) "  # noqa: S608 - names of a schema
+                    f"TO '{_quoted(target)}' (FORMAT parquet, ROW_GROUP_SIZE {BATCH})"
+                )
+            yield _Cast(target, self.schema)
+
+
+class _Cast(ParquetRows):
+    """DuckDB's file, read with the types of the file it was made from."""
+
+    def __init__(self, path: Path, schema: pa.Schema) -> None:
+        super().__init__(path)
+        self.schema = schema
+
+    def batches(self, columns: Sequence[str] | None = None, size: int = BATCH) -> Iterator[pa.RecordBatch]:
+        names = list(self.schema.names if columns is None else columns)
+        schema = pa.schema([self.schema.field(n) for n in names])
+        for batch in super().batches(names, size):
+            yield batch if batch.schema.equals(schema) else batch.cast(schema)
+
+
+def _ascends(batch: pa.RecordBatch) -> NDArray[np.bool_]:
+    """Per row but the first: whether it is greater than the one before it, column after column."""
+    n = max(0, batch.num_rows - 1)
+    less, tied = np.zeros(n, bool), np.ones(n, bool)
+    for column in batch.columns if n else ():
+        old, new = column.slice(0, n), column.slice(1)
+        less |= tied & pc.less(old, new).to_numpy(zero_copy_only=False)
+        tied &= pc.equal(old, new).to_numpy(zero_copy_only=False)
+        if not tied.any():
+            break
+    return less
+
+
+def _quoted(path: Path) -> str:
+    return str(path).replace("'", "''")
+
+
+@contextmanager
+def scratch(folder: Path) -> Iterator[DuckDBPyConnection]:
+    """A DuckDB that holds at most :data:`SORT_MEMORY`, and uses ``folder`` beyond that."""
+    import duckdb
+
+    options = {"threads": 1, "memory_limit": SORT_MEMORY, "temp_directory": str(folder)}
+    with duckdb.connect(config=options) as connection:
+        yield connection
