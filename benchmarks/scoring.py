@@ -51,10 +51,7 @@ def _import() -> None:
     """What either side imports: not what is compared."""
     import deltalake  # noqa: F401
     import duckdb  # noqa: F401
-    import mlflow.sklearn
     import pandas  # noqa: F401
-    import pyarrow.parquet
-    import skops.io
     import sklearn.compose
     import sklearn.ensemble
     import sklearn.pipeline  # noqa: F401
@@ -103,9 +100,7 @@ def bare(home: str, arm: dict[str, str], batch: int = 65_536) -> dict[str, Any]:
 
     model = Bundle(tracking.cache_folder().fetch(arm["model_id"])).model
     X = to_matrix(pq.read_table(Path(home) / "large.parquet"), world.NUMBERS + world.TEXTS)
-    scores = []
     with watch.running():
-        for start in range(0, len(X), batch):
-            scores.append(model.predict_proba(X.iloc[start : start + batch])[:, 1])
+        scores = [model.predict_proba(X.iloc[i : i + batch])[:, 1] for i in range(0, len(X), batch)]
     whole = np.concatenate(scores)
     return {"rows": len(whole), "mean": float(np.mean(whole))}

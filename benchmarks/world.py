@@ -84,9 +84,10 @@ def batch(seed: int, day: dt.date, first: int, rows: int) -> Any:
     numbers = rng.normal(size=(rows, len(NUMBERS)))
     codes = rng.integers(0, len(WORDS), (rows, len(TEXTS)))
     risk = numbers[:, 0] + numbers[:, 1] * numbers[:, 2] + 0.1 * codes[:, 0] + rng.normal(size=rows)
+    noon = dt.datetime(day.year, day.month, day.day, 12, tzinfo=dt.UTC)
     columns: dict[str, Any] = {
         "id": pa.array([f"{day}-{i:010d}" for i in range(first, first + rows)]),
-        "happened": pa.array([dt.datetime(day.year, day.month, day.day, 12, tzinfo=dt.UTC)] * rows, pa.timestamp("us", "UTC")),
+        "happened": pa.repeat(pa.scalar(noon, pa.timestamp("us", "UTC")), rows),
         **{c: pa.array(numbers[:, i]) for i, c in enumerate(NUMBERS)},
         **{c: pa.array(np.array(WORDS, dtype=object)[codes[:, i]], pa.string()) for i, c in enumerate(TEXTS)},
         "y": pa.array((risk > 2).astype(np.int64)),
@@ -123,9 +124,7 @@ def make(home: str) -> dict[str, str]:
     as_of = dt.datetime(2013, 2, 16, tzinfo=dt.UTC)
     plan = make_plan(spec, feeds, specs.folder_of("model", MODEL), as_of=as_of)
     plan.builder().ensure([*plan.train_keys, *plan.holdout_keys])
-    train, holdout = (
-        snapshot_rows(spec, plan.feeds, plan.definition, k) for k in (plan.train_keys, plan.holdout_keys)
-    )
+    train, holdout = (snapshot_rows(spec, plan.feeds, plan.definition, k) for k in (plan.train_keys, plan.holdout_keys))
     actor = Actor(f"{MODEL}.train", "bench", "fit")
     done = fit(plan, train, holdout, actor)
     version = versions.register(MODEL, done.run_id, done.model_id, {"verdict": "pass"})

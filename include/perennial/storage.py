@@ -179,6 +179,7 @@ class FileStore:
                 write(f)
                 f.flush()
                 os.fsync(f.fileno())
+            temporary.chmod(0o644)
             yield temporary
 
 

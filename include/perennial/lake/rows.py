@@ -18,8 +18,8 @@ import pyarrow.compute as pc
 
 if TYPE_CHECKING:
     import pyarrow.parquet as pq
-    from numpy.typing import NDArray
     from duckdb import DuckDBPyConnection
+    from numpy.typing import NDArray
 
 #: Rows in hand at a time.
 BATCH = 32_768

@@ -130,4 +130,4 @@ def _texts(column: pa.ChunkedArray) -> NDArray[np.object_]:
     coded = column.fill_null(MISSING).combine_chunks().dictionary_encode()
     distinct = np.empty(len(coded.dictionary), dtype=object)
     distinct[:] = coded.dictionary.to_pylist()
-    return distinct[coded.indices.to_numpy()]
+    return np.asarray(distinct[coded.indices.to_numpy()])

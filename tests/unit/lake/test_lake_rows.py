@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import decimal
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -90,9 +91,7 @@ def test_any_rows_in_any_order_have_one_digest(tmp_path: Path, rows: list[Any], 
 
 @settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(rows=st.lists(st.tuples(*[st.integers(0, 1)] * 3), max_size=5), tidy=st.booleans(), size=st.integers(1, 6))
-def test_order_is_lexicographic_and_strict(
-    tmp_path: Path, rows: list[tuple[int, ...]], tidy: bool, size: int
-) -> None:
+def test_order_is_lexicographic_and_strict(tmp_path: Path, rows: list[tuple[int, ...]], tidy: bool, size: int) -> None:
     rows = sorted(rows) if tidy else rows
     table = pa.table({c: pa.array([r[i] for r in rows], pa.int64()) for i, c in enumerate("abc")})
     ParquetRows.batches.__defaults__ = (None, size)
@@ -100,7 +99,7 @@ def test_order_is_lexicographic_and_strict(
         found = filed(tmp_path, table).ordered(["a", "b", "c"])
     finally:
         ParquetRows.batches.__defaults__ = (None, module.BATCH)
-    assert found == all(a < b for a, b in zip(rows, rows[1:], strict=False))
+    assert found == all(a < b for a, b in itertools.pairwise(rows))
 
 
 def test_nulls_are_never_in_order(tmp_path: Path) -> None:
