@@ -79,7 +79,7 @@ def sees_no_later_partition(life: GrainLife, done: Trained, key: str) -> None:
 
 
 def test_a_weekly_model(home: Path, registry: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    life = grain_life(GrainWorld(tmp_path, "week", rows=60), 72, monkeypatch)
+    life = grain_life(GrainWorld(tmp_path, "week", rows=60, more="retraining: {min_new_labels: 10}\n"), 72, monkeypatch)
     keys, entity, outcomes = life.keys, life.entity, life.feeds["outcomes"]
     assert (keys[0], keys[51], keys[71]) == ("2013-W02", "2014-W01", "2014-W21")
     life.ingest(keys[:70])
