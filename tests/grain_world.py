@@ -40,7 +40,6 @@ entity: visits
 features: {{path: features.sql{lookback}}}
 labels: {{feed: outcomes, column: returned}}
 estimator: {{type: sklearn.linear_model.LogisticRegression, params: {{max_iter: 200}}}}
-retraining: {{min_new_labels: 10}}
 {more}"""
 
 FEATURES = """

@@ -297,7 +297,8 @@ def _check_feed_fits(name: str, model: ModelSpec, specs: SpecSet, path: Path) ->
         raise SpecError(_in(path, line, f'it reads "{name}", and there is no such feed{hint} (feeds: {names})'))
     if (feed.every, feed.timezone) != (entity.every, entity.timezone):
         message = (
-            f'"{name}" has partitions of a {feed.every} in {feed.timezone} and "{entity.name}" of a {entity.every} in '
+            f'"{name}" has partitions of {GRAINS[feed.every].one} in {feed.timezone} and "{entity.name}" of '
+            f"{GRAINS[entity.every].one} in "
             f"{entity.timezone}: feeds of one model share grain and time zone, or their partitions would never meet"
         )
         raise SpecError(_in(path, line, message))

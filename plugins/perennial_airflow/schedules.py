@@ -124,7 +124,7 @@ class KeyedTimetable(PartitionedAssetTimetable):
             self._grain.parse(partition_key)  # stricter than Airflow, which takes 2013-1-5 as well
         except ValueError:
             raise InvalidPartitionKeyError(
-                f"Partition key {partition_key!r} is not a {self._grain.every}: write it like {self._grain.example}"
+                f"Partition key {partition_key!r} is not {self._grain.one}: write it like {self._grain.example}"
             ) from None
         return self.default_partition_mapper.to_partition_date(partition_key)
 

@@ -18,6 +18,7 @@ from typing import Any
 
 from perennial.errors import SpecError
 from perennial.specs import FeedSpec, ModelSpec
+from perennial.specs.grains import GRAINS
 from perennial.storage import to_json
 
 #: How a feed's declared types are spelled in DuckDB.
@@ -102,8 +103,8 @@ class Definition:
                 raise SpecError(f"{self.name} reads from {name!r}, which is not a feed: {hint}")
             if feeds[name].every != feeds[self.entity].every:
                 raise SpecError(
-                    f"{self.name} reads from {name!r}, which has partitions of a {feeds[name].every}, and "
-                    f"{self.entity!r} of a {feeds[self.entity].every}: feeds of one model share their grain"
+                    f"{self.name} reads from {name!r}, which has partitions of {GRAINS[feeds[name].every].one}, and "
+                    f"{self.entity!r} of {GRAINS[feeds[self.entity].every].one}: feeds of one model share their grain"
                 )
 
     def describe(self, feeds: Mapping[str, FeedSpec]) -> dict[str, str]:

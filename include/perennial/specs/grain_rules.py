@@ -15,7 +15,7 @@ from pydantic import BaseModel
 from perennial.specs.durations import format_duration, parse_duration
 from perennial.specs.grains import GRAINS, Grain
 from perennial.specs.models import FeedSpec, ModelSpec
-from perennial.specs.partitions import first_key, last_key
+from perennial.specs.partitions import first_day, first_key, last_day, last_key
 from perennial.specs.source import Loc, Problem
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -66,15 +66,11 @@ def feed_rules(feed: FeedSpec) -> Iterator[Problem]:
 
 def notes(feed: FeedSpec) -> Iterator[str]:
     """What is worth knowing of a feed whose start or end lies inside a period."""
-    if first_key(feed) != GRAINS[feed.every].format(_number(feed, feed.start)):
-        yield f"start: {feed.start} lies inside a {feed.every}; the first whole one is {first_key(feed)}"
-    last = last_key(feed)
-    if feed.end is not None and last != GRAINS[feed.every].format(_number(feed, feed.end)):
-        yield f"end: {feed.end} lies inside a {feed.every}; the last whole one is {last}"
-
-
-def _number(feed: FeedSpec, day: dt.date) -> int:
-    return GRAINS[feed.every].number(dt.datetime.combine(day, dt.time(23)))
+    first, last, one = first_key(feed), last_key(feed), GRAINS[feed.every].one
+    if first_day(feed, first) != feed.start:
+        yield f"start: {feed.start} lies inside {one}; the first whole one is {first}"
+    if last is not None and last_day(feed, last) != feed.end:
+        yield f"end: {feed.end} lies inside {one}; the last whole one is {last}"
 
 
 # -------------------------------------------------------------------------------------------------------------- models
@@ -110,11 +106,11 @@ def _length_rules(model: ModelSpec, grain: Grain) -> Iterator[Problem]:
             continue
         name = ".".join(map(str, loc))
         if value < least * unit.nominal:
-            what = "one partition" if unit is grain else f"a {unit.every}"
+            what = "one partition" if unit is grain else unit.one
             yield Problem(f"{name} is shorter than {what}: write at least {unit.duration(least)}", loc)
         elif unit.count(value) is None:
             n = value // unit.nominal
-            what = f"whole partitions of a {unit.every}" if unit is grain else f"whole {unit.every}s"
+            what = f"whole partitions of {unit.one}" if unit is grain else f"whole {unit.every}s"
             message = f"{name} counts {what}: write {unit.duration(n)} or {unit.duration(n + 1)}"
             yield Problem(message, loc)
     cooldown = model.retraining.cooldown

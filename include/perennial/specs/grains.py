@@ -96,6 +96,11 @@ class Grain:
         return f"{n} {self.every}{'s' * (n != 1)}"
 
     @property
+    def one(self) -> str:
+        """``a day``, ``an hour``."""
+        return f"{'an' if self.every == 'hour' else 'a'} {self.every}"
+
+    @property
     def block(self) -> Grain:
         """The unit that counts as one independent observation: the partition; of an hourly feed its day.
 

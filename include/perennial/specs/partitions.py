@@ -15,8 +15,6 @@ from perennial.errors import UsageError
 from perennial.specs.grains import GRAINS, Grain
 from perennial.specs.models import ONE_DAY, FeedSpec
 
-_ARTICLE = {"hour": "an"}
-
 
 def grain_of(feed: FeedSpec) -> Grain:
     """The grain of a feed's partitions."""
@@ -145,8 +143,7 @@ def _number(feed: FeedSpec, key: str) -> int:
     try:
         return grain_of(feed).parse(key)
     except (ValueError, TypeError):
-        an = _ARTICLE.get(feed.every, "a")
-        said = f"write {an} {feed.every} such as {first_key(feed)}"
+        said = f"write {grain_of(feed).one} such as {first_key(feed)}"
         raise UsageError(f"{key} is not a partition of {feed.name}: {said}") from None
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from perennial.specs import cron, grain_rules, metrics
 from perennial.specs.durations import format_duration
+from perennial.specs.grains import GRAINS
 from perennial.specs.models import ONE_DAY, RESERVED_COLUMNS, FeedRetention, FeedSpec, ModelRetention, ModelSpec
 from perennial.specs.source import Loc, Problem, suggest
 
@@ -305,7 +306,8 @@ def _fit_rules(entity: FeedSpec, labels: FeedSpec) -> Iterator[Problem]:
     place = ("labels", "feed")
     if entity.every != labels.every:
         message = (
-            f'"{labels.name}" has partitions of a {labels.every} and "{entity.name}" of a {entity.every}: '
+            f'"{labels.name}" has partitions of {GRAINS[labels.every].one} and "{entity.name}" of '
+            f"{GRAINS[entity.every].one}: "
             "feeds of one model share their grain (there are no rollups yet)"
         )
         yield Problem(message, place)

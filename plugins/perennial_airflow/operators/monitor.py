@@ -16,7 +16,10 @@ from perennial_airflow.step import Step, live_specs
 
 
 class PlanMonitoringOperator(StepOperator):
-    """Settle as_of and the version to look at; keep the run's copy of the spec. Skips what a backfill published."""
+    """Settle as_of and the version to look at; keep the run's copy of the spec. Skips what a backfill published.
+
+    Of an hourly model, events start a look once a day: windows are made of whole days.
+    """
 
     def step(self, step: Step) -> dict[str, Any]:
         from perennial.monitoring.watch import watched
@@ -31,12 +34,12 @@ class PlanMonitoringOperator(StepOperator):
             raise AirflowSkipException(
                 f"{key} was scored by a backfill, which asks nobody: run monitor by hand for a look"
             )
-        if versions.by_alias(self.name, versions.CHAMPION) is None:
-            raise AirflowSkipException(f"{self.name} has no champion yet: nothing to monitor")
         if step.events and last_of_block(entity, key) != key:
             raise AirflowSkipException(
                 f"windows are whole days: the run for the last hour of {key[:10]} will look, or one started by hand"
             )
+        if versions.by_alias(self.name, versions.CHAMPION) is None:
+            raise AirflowSkipException(f"{self.name} has no champion yet: nothing to monitor")
         as_of = step.as_of(entity, {spec.labels.feed: specs.feed(spec.labels.feed)})
         version = watched(self.name, as_of, step.ledger)
         step.state.write(

@@ -147,7 +147,7 @@ def test_a_bad_key_is_refused_with_a_good_one(every: str, key: str) -> None:
     from perennial.specs.grains import GRAINS
 
     with pytest.raises(
-        InvalidPartitionKeyError, match=f"'{key}' is not a {every}: write it like {GRAINS[every].example}"
+        InvalidPartitionKeyError, match=f"'{key}' is not {GRAINS[every].one}: write it like {GRAINS[every].example}"
     ):
         timetable(feed(every)).resolve_partition_date(key)
 

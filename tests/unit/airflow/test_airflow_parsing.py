@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from grain_world import GrainWorld
+
 pytestmark = pytest.mark.fast
 
 PROJECT = Path(__file__).parents[3]
@@ -89,6 +91,17 @@ def test_every_dag_parses_twice_the_same_and_imports_nothing_heavy() -> None:
     assert first["errors"] == {}
     assert first["heavy"] == []
     assert first["dags"] == second["dags"], "the same specs twice must make no new DAG version"
+
+
+@pytest.mark.parametrize("every", ["hour", "week", "month", "year"])
+def test_dags_of_every_grain(tmp_path: Path, every: str) -> None:
+    """A yearly feed has its ingestion; models over years are an error of their own."""
+    found = parse(GrainWorld(tmp_path, every).root)
+    ingestions = {f"{name}.ingest" for name in ("outcomes", "sales", "visits")}
+    models = {f"returns.{p}" for p in ("train", "score", "monitor", "retrain", "operate")}
+    assert set(found["dags"]) == ingestions | (set() if every == "year" else models)
+    assert list(found["errors"]) == (["spec_errors.py"] if every == "year" else [])
+    assert every in json.dumps(found["dags"]["visits.ingest"]["dag"]["timetable"])
 
 
 def test_a_task_builds_its_own_dag_only() -> None:

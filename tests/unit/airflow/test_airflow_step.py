@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import datetime as dt
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from grain_world import GrainWorld
 from perennial.errors import (
     ConflictError,
     DataError,
@@ -207,3 +209,27 @@ def test_the_last_line_of_a_failed_task_s_log_is_the_sentence(caplog: pytest.Log
     finally:
         logging.getLogger("airflow.task.perennial").removeHandler(caplog.handler)
     assert "no rows" in caplog.messages and "not ours" not in caplog.text
+
+
+def test_a_key_of_another_grain_is_answered_with_one_of_its_own(tmp_path: Path) -> None:
+    from perennial_airflow.step import check_key
+
+    for every, first, wrong in (("week", "2013-W02", "2013-01-07"), ("hour", "2013-01-07T00", "2013-01-07")):
+        sales = GrainWorld(tmp_path / every, every).load().feed("sales")
+        with pytest.raises(UsageError, match=rf"with one, such as {first} \(Advanced"):
+            step().require_key(sales)
+        with pytest.raises(UsageError, match=f"{wrong} is not a partition of sales: write an? {every} such as {first}"):
+            check_key(sales, wrong)
+        assert check_key(sales, first) == first
+
+
+def test_an_hourly_model_is_looked_at_once_a_day(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from airflow.sdk.exceptions import AirflowSkipException
+
+    from perennial_airflow.operators.monitor import PlanMonitoringOperator
+
+    world = GrainWorld(tmp_path, "hour")
+    monkeypatch.setenv("PERENNIAL_SPECS", str(world.root))
+    plan = PlanMonitoringOperator(task_id="plan", name="returns")
+    with pytest.raises(AirflowSkipException, match="the run for the last hour of 2013-02-01 will look"):
+        plan.step(step("2013-02-01T22", [event("returns.predictions")]))

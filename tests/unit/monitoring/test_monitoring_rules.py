@@ -111,6 +111,23 @@ class TestWindows:
         found = windows(dt.date(2013, 1, 1), dt.date(2013, 1, 7), dt.timedelta(days=3))
         assert [w.start.day for w in found] == [1, 4]
 
+    def test_windows_of_a_monthly_feed_are_months(self):
+        found = windows(dt.date(2012, 1, 1), dt.date(2012, 4, 29), dt.timedelta(days=30), "month")
+        assert [(str(w.start), str(w.end)) for w in found] == [
+            ("2012-01-01", "2012-01-31"),
+            ("2012-02-01", "2012-02-29"),
+            ("2012-03-01", "2012-03-31"),
+        ]
+        quarters = windows(dt.date(2012, 2, 1), dt.date(2012, 10, 31), dt.timedelta(days=90), "month")
+        assert [w.key for w in quarters] == [
+            "2012-02-01/2012-04-30", "2012-05-01/2012-07-31", "2012-08-01/2012-10-31",
+        ]  # fmt: skip
+
+    def test_windows_of_hourly_and_weekly_feeds_are_weeks(self):
+        for every in ("hour", "week"):
+            found = windows(dt.date(2013, 1, 7), dt.date(2013, 1, 20), dt.timedelta(days=7), every)
+            assert [w.key for w in found] == ["2013-W02", "2013-W03"]
+
     def test_nothing_complete_and_nonsense(self):
         assert windows(dt.date(2013, 1, 1), dt.date(2013, 1, 12), dt.timedelta(days=7)) == []
         for length in (dt.timedelta(0), dt.timedelta(hours=36)):

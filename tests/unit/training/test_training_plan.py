@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from grain_world import GrainWorld
 from perennial.errors import DataError, SpecError, UsageError
 from perennial.lake.homes import feed_table
 from perennial.specs.loader import SpecSet, load_specs
@@ -97,6 +98,44 @@ def test_what_is_missing_is_listed_with_the_reason(specs: SpecSet) -> None:
     # the label of one day is an input of the next
     why = "no arrivals 2013-02-20"
     assert dict(found.holdout_missing) == {"2013-02-20": why, "2013-02-21": why}
+
+
+@pytest.mark.parametrize(
+    ("every", "as_of", "train", "holdout", "train_end"),
+    [
+        # the labels of the ninth of March are known an hour after it; a gap of an hour, and whole days to judge on
+        ("hour", "2013-03-10T01:00", "2013-02-23T22", ("2013-02-24T00", "2013-03-09T23"), "2013-02-23T23:00"),
+        ("hour", "2013-03-10T00:59", "2013-02-22T22", ("2013-02-23T00", "2013-03-08T23"), "2013-02-22T23:00"),
+        ("week", "2013-09-09T05:00", "2013-W21", ("2013-W23", "2013-W36"), "2013-05-27T04:00"),
+        ("month", "2014-09-01T05:00", "2013-05", ("2013-07", "2014-08"), "2013-06-01T04:00"),
+    ],
+)
+def test_other_grains(
+    home: Path, tmp_path: Path, every: str, as_of: str, train: str, holdout: tuple[str, str], train_end: str
+) -> None:
+    world = GrainWorld(tmp_path, every, start="2013-01-01", delay="PT1H", rows=1)
+    specs = world.load()
+    world.fill(world.keys({"hour": 24 * 80, "week": 40, "month": 24}[every]))
+    found = make_plan(specs.model("returns"), specs.feeds, specs.folder_of("model", "returns"), as_of=utc(as_of))
+    assert (found.holdout_keys[0], found.holdout_keys[-1]) == holdout
+    assert len(found.holdout_keys) == {"hour": 14 * 24, "week": 14, "month": 14}[every]
+    assert (found.train_keys[-1], found.train_end) == (train, utc(train_end))
+    again = make_plan(
+        specs.model("returns"), specs.feeds, specs.folder_of("model", "returns"), as_of=utc(as_of), window_days=4
+    )
+    assert len(again.train_keys) == {"hour": 96, "week": 4, "month": 4}[every], "a window counts days, weeks, months"
+    assert TrainingPlan.from_dict(json.loads(json.dumps(found.to_dict()))).to_dict() == found.to_dict()
+
+
+def test_too_little_of_other_grains_is_a_sentence(home: Path, tmp_path: Path) -> None:
+    for every, as_of, says in (
+        ("week", "2013-04-16T05:00", "there are 14 labelled weeks; the holdout takes 14 and the gap 1, which leaves"),
+        ("hour", "2013-01-15T02:00", "there are 14 labelled days; the holdout takes 14 and the gap 1 hour, which"),
+    ):
+        world = GrainWorld(tmp_path / every, every, start="2013-01-01", delay="PT1H", rows=1)
+        specs = world.load()
+        with pytest.raises(DataError, match=says):
+            make_plan(specs.model("returns"), specs.feeds, specs.folder_of("model", "returns"), as_of=utc(as_of))
 
 
 def test_too_much_missing_is_a_sentence(specs: SpecSet) -> None:
