@@ -19,6 +19,7 @@ VERBS: dict[str, str] = {
     "check": "say whether specs work, and what to write where they do not",
     "schema": "write JSON Schemas of the specs, for editors",
     "new": "write the skeleton of a feed or a model",
+    "status": "say what is in the lake, what serves, what it takes on disk, and what stands still",
     "reproduce": "retrain a version from its snapshot, and say whether the same model comes out",
 }
 

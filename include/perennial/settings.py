@@ -12,6 +12,9 @@
 ``PERENNIAL_AWS_CONN_ID``   Airflow connection with the S3 credentials; empty: the environment's own credentials
 ``PERENNIAL_PORT``          port of Airflow in the embedded stack (8080); MLflow takes the next one
 ``PERENNIAL_REPORTS_URL``   where reports under ``$PERENNIAL_STATE/reports`` can be opened in a browser
+``PERENNIAL_AIRFLOW``       URL of Airflow, for ``perennial status``; default: the embedded stack's
+``PERENNIAL_AIRFLOW_USER``  who asks it; default: the embedded stack's user and password
+``PERENNIAL_AIRFLOW_PASSWORD``
 ==========================  ==========================================================================================
 """
 
@@ -38,6 +41,8 @@ class Settings:
     aws_conn_id: str | None
     port: int
     reports_url: str | None
+    airflow: str
+    airflow_login: tuple[str, str] | None
 
     @classmethod
     def from_environment(cls, env: Mapping[str, str] | None = None) -> Settings:
@@ -58,6 +63,10 @@ class Settings:
             aws_conn_id=e.get("PERENNIAL_AWS_CONN_ID") or None,
             port=port,
             reports_url=(e.get("PERENNIAL_REPORTS_URL") or "").rstrip("/") or None,
+            airflow=(e.get("PERENNIAL_AIRFLOW") or f"http://127.0.0.1:{port}").rstrip("/"),
+            airflow_login=(e["PERENNIAL_AIRFLOW_USER"], e.get("PERENNIAL_AIRFLOW_PASSWORD") or "")
+            if e.get("PERENNIAL_AIRFLOW_USER")
+            else None,
         )
 
 
