@@ -114,10 +114,10 @@ def _kills(made: Arena, planned: dict[str, Strike]) -> list[dict[str, Any]]:
 
 
 def _recovered(made: Arena, struck: dict[str, Any]) -> float | None:
-    """Seconds from the kill to the success of the task that was hit."""
+    """Seconds from the kill to the success of the task that was hit; 0 when it had just ended."""
     for t in made.life.client.task_instances(struck["dag"], struck["run"]):
         if t["task_id"] == struck["task"] and t["state"] == "success" and t["end_date"]:
-            return round(datetime.fromisoformat(t["end_date"]).timestamp() - struck["at"], 1)
+            return max(0.0, round(datetime.fromisoformat(t["end_date"]).timestamp() - struck["at"], 1))
     return None
 
 
