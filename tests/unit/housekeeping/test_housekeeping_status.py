@@ -93,14 +93,3 @@ def test_a_paused_model_is_found_until_it_is_resumed(shell: Path, capsys: pytest
 
 def test_usage(shell: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["status", "--nonsense"]) == 2
-
-
-def test_aliases_come_from_the_registry(registry: str, capsys: pytest.CaptureFixture[str]) -> None:
-    from perennial.registry import tracking, versions
-
-    run = tracking.run_of("flight_delay", Actor("flight_delay.train", "1"))
-    found = versions.register("flight_delay", run, "m-0", {})
-    tracking.client().set_registered_model_alias("flight_delay", "champion", found.version)
-    code, said = status(capsys)
-    assert code == 0
-    assert [m["aliases"] for m in said["models"]] == [{"champion": "1"}, {}]  # type: ignore[attr-defined]
