@@ -13,7 +13,19 @@ from pathlib import Path
 from benchmarks import harness, render
 
 #: In the order in which they run; those from ``warm`` on start the real stack.
-NAMES = ("scoring", "memory", "features", "training", "drift", "validation", "warm", "demo", "backfill", "parsing")
+NAMES = (
+    "scoring",
+    "memory",
+    "features",
+    "training",
+    "drift",
+    "validation",
+    "lake_reads",
+    "warm",
+    "demo",
+    "backfill",
+    "parsing",
+)
 
 
 def main() -> int:

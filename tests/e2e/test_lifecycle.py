@@ -14,6 +14,7 @@ from e2e_live import Live
 
 from perennial.lake.homes import prediction_table
 from perennial.ledger import Ledger
+from perennial.local.checks import airflow_findings
 from perennial.local.landing import Feed
 from perennial.local.rest import AirflowError
 from perennial.registry import versions
@@ -215,3 +216,19 @@ def test_the_page_on_adding_a_model_is_true(live: Live) -> None:
     assert decision.verdict in ("pass", "fail")
     assert decision.figures["train_partitions"] >= 30
     assert decision.figures["mlflow_run"]
+
+
+def test_maintenance_by_hand_and_what_stands_still(live: Live) -> None:
+    specs = load_specs()
+    until(lambda: airflow_findings(live.client, specs) == [])
+    live.client.request("DELETE", "pools/perennial_promote")
+    try:
+        (said,) = airflow_findings(live.client, specs)
+        assert said.startswith("pool perennial_promote is missing")
+    finally:
+        live.client.set_pool("perennial_promote", 1)
+    before = published()
+    run = live.ended(live.story.trigger("perennial.maintain"))
+    assert set(live.states(run).values()) == {"success"}
+    assert "stay, a model or a run needs them" in live.log(run, "plan")
+    assert published() == before

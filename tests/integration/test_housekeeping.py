@@ -15,6 +15,7 @@ from lifecycle import Life, utc
 
 from perennial.errors import RegistryError
 from perennial.housekeeping.expiry import Expired, find_expired, remove
+from perennial.housekeeping.overview import overview
 from perennial.housekeeping.pins import Pins, find_pins
 from perennial.housekeeping.places import Place, places
 from perennial.housekeeping.work import Outcome, Work, expire, plan, report, tidy, vacuum
@@ -306,3 +307,9 @@ def test_the_report_says_what_went_and_what_was_kept(life: Life) -> None:
     assert Work.from_dict(work.to_dict()) == work
     for text in ("A look only", "feeds/arrivals", "2013-04-01 landed and were not ingested", "2013-04-01T04:00"):
         assert text in page
+
+
+def test_status_names_the_champion(life: Life) -> None:
+    found = overview(load_specs())
+    assert {m.name: m.aliases for m in found.models} == {"flight_delay": {"champion": "1"}, "flight_duration": {}}
+    assert [m.decision["verdict"] for m in found.models if m.decision] == ["pass"]

@@ -80,7 +80,7 @@ def _cron(dags: dict[str, Json], specs: SpecSet, now: dt.datetime) -> Iterator[s
             if following > due:
                 yield (
                     f"{name}.ingest runs next on {following:%Y-%m-%d %H:%M} UTC, and {due:%Y-%m-%d %H:%M} would be its "
-                    "turn: a backfill into the future has displaced its cron; trigger the keys by hand until then"
+                    "turn: a backfill into the future displaced its cron, so trigger the keys by hand until then"
                 )
 
 
