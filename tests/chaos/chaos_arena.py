@@ -77,7 +77,7 @@ class Arena:
             pid = sorted(busy)[strike["choice"] % len(busy)]
         else:
             pid = next((c.pid for c in self.stack.records if c.name == victim), None)
-        tasks = sorted(f"{t['dag']} {t['task']}" for t in busy.values())
+        tasks = sorted(f"{t['dag']} {t['task']}".strip() for t in busy.values())
         self.outside.append({**strike, **busy.get(pid, {}), "at": time.time(), "running": tasks})
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL) if victim in ("task", "scheduler") else os.killpg(pid, signal.SIGKILL)

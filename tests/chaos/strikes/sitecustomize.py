@@ -123,7 +123,7 @@ def _claim(place, args, kwargs):
 def _about(place, args, kwargs):
     """What the call is about, in a few words."""
     if place == "store.fsync":
-        return str(Path(f"/proc/self/fd/{args[0]}").readlink())
+        return str(Path(f"/proc/self/fd/{args[0]}").readlink()).split("/home/", 1)[-1]
     if place.startswith("lake."):
         return args[0].uri.split("/lake/")[-1]
     return " ".join(str(a) for a in (*args[1:3], *kwargs.values()) if isinstance(a, str))[:200]
