@@ -218,7 +218,7 @@ def test_the_page_on_adding_a_model_is_true(live: Live) -> None:
     assert decision.figures["mlflow_run"]
 
 
-def test_maintenance_by_hand_and_what_stands_still(live: Live) -> None:
+def test_maintenance_follows_ingestion_and_status_finds_what_stands_still(live: Live) -> None:
     specs = load_specs()
     until(lambda: airflow_findings(live.client, specs) == [])
     live.client.request("DELETE", "pools/perennial_promote")
@@ -228,7 +228,10 @@ def test_maintenance_by_hand_and_what_stands_still(live: Live) -> None:
     finally:
         live.client.set_pool("perennial_promote", 1)
     before = published()
-    run = live.ended(live.story.trigger("perennial.maintain"))
+    live.client.asset_event("perennial.maintenance_due", partition_key="flights-1")  # as ingestion does
+    (run,) = until(lambda: live.client.runs("perennial.maintain"))
+    live.ended(run)
+    assert (run["run_type"], run["partition_key"]) == ("asset_triggered", "flights-1")
     assert set(live.states(run).values()) == {"success"}
     assert "stay, a model or a run needs them" in live.log(run, "plan")
     assert published() == before
