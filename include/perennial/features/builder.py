@@ -193,6 +193,8 @@ class FeatureBuilder:
             alone = self._one(engine, key, event_until=moment).sort_by(order)
             before = rows.filter(pc.less_equal(rows.column(event), moment)).sort_by(order)
             for name in before.column_names:
+                if name in alone.column_names and before.column(name).equals(alone.column(name)):
+                    continue
                 old = before.column(name).to_pylist()
                 new = alone.column(name).to_pylist() if name in alone.column_names else [None] * len(old)
                 for i, (a, b) in enumerate(zip(old, new, strict=True)):
@@ -232,35 +234,63 @@ def _typed(
     import pyarrow.compute as pc
 
     name, ids = definition.name, list(definition.key)
-    for column in (*ids, *([definition.event] if definition.event else [])):
+    event = [definition.event] if definition.event else []
+    for column in (*ids, *event):
         if column not in rows.column_names:
             raise DataError(f"{name} returned no column {column!r} for partition {key}")
     if event_until is not None and definition.event:
         entity = entity.filter(pc.less_equal(entity.column(definition.event), event_until))
-    for column in (*ids, *([definition.event] if definition.event else [])):
+    for column in (*ids, *event):
         kind, at = entity.schema.field(column).type, rows.column_names.index(column)
         rows = rows.set_column(at, column, _cast(rows.column(column), kind, f"{name} returns {column!r} of {key}"))
-    keys = rows.select(ids)
-    if keys.group_by(ids).aggregate([]).num_rows != rows.num_rows:
+    order = [(k, "ascending") for k in ids]
+    said, true = (t.select([*ids, *event]).sort_by(order) for t in (rows, entity))
+    if not _same_keys(said, true, ids):
+        _explain_keys(rows.select(ids), entity.select(ids), definition, key)
+    if event and not said.column(event[0]).equals(true.column(event[0])):
+        raise DataError(
+            f"{name} changes {definition.event!r} in partition {key}: return {definition.entity}'s own, unchanged"
+        )
+    return _floats_and_texts(rows, definition, key)
+
+
+def _same_keys(rows: pa.Table, entity: pa.Table, ids: Sequence[str]) -> bool:
+    """Whether two tables, sorted by their keys, have the same ones, none of them twice."""
+    import pyarrow.compute as pc
+
+    columns = [(rows.column(k), entity.column(k)) for k in ids]
+    if any(a.null_count or not a.equals(b) for a, b in columns):
+        return False
+    again = None
+    for a, _ in columns:
+        same = pc.equal(a.slice(1), a.slice(0, max(0, len(a) - 1)))
+        again = same if again is None else pc.and_(again, same)
+    return not pc.any(again, min_count=0).as_py()
+
+
+def _explain_keys(keys: pa.Table, entity: pa.Table, definition: Definition, key: str) -> None:
+    """Say in which way the keys of a result are not the entity's."""
+    name, ids = definition.name, list(definition.key)
+    if keys.group_by(ids).aggregate([]).num_rows != keys.num_rows:
         raise DataError(f"{name} returned a key twice for partition {key}: a join multiplies rows; make it one to one")
-    extra = keys.join(entity.select(ids), keys=ids, join_type="left anti").num_rows
+    extra = keys.join(entity, keys=ids, join_type="left anti").num_rows
     if extra:
         raise DataError(
             f"{name} returned {extra} rows that are not {definition.entity} of partition {key}: "
             "add WHERE partition = $partition"
         )
-    lost = entity.num_rows - rows.num_rows
+    lost = entity.num_rows - keys.num_rows
     if lost:
         raise DataError(
             f"{name} dropped {lost} of the {entity.num_rows} {definition.entity} of partition {key}: use LEFT JOIN"
         )
-    if definition.event:
-        order = [(k, "ascending") for k in ids]
-        said, true = (t.sort_by(order).column(definition.event) for t in (rows, entity))
-        if not said.equals(true):
-            raise DataError(
-                f"{name} changes {definition.event!r} in partition {key}: return {definition.entity}'s own, unchanged"
-            )
+
+
+def _floats_and_texts(rows: pa.Table, definition: Definition, key: str) -> pa.Table:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    name, ids = definition.name, list(definition.key)
     arrays, fields = [], []
     for field in rows.schema:
         column, kind = rows.column(field.name).combine_chunks(), field.type

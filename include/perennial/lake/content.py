@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from perennial.lake.rows import ParquetRows
+from perennial.lake.rows import ParquetRows, ascends
 
 
 def content_digest(table: pa.Table, key: Sequence[str]) -> str:
@@ -23,9 +23,11 @@ def content_digest(table: pa.Table, key: Sequence[str]) -> str:
     columns = sorted(table.column_names)
     table = pa.table({name: _decoded(table.column(name)) for name in columns})
     by = [k for k in key if k in columns] or columns
-    if by != columns and table.select(by).group_by(by).aggregate([]).num_rows != table.num_rows:
-        by = [*by, *(c for c in columns if c not in by)]  # the key does not settle the order
-    table = table.sort_by([(k, "ascending") for k in by]) if table.num_rows else table
+    if table.num_rows:
+        found = table.sort_by([(k, "ascending") for k in by])
+        if by != columns and not ascends(found.select(by)).all():  # a key twice, or without a value
+            found = table.sort_by([(k, "ascending") for k in (*by, *(c for c in columns if c not in by))])
+        table = found
     sha = hashlib.sha256(f"{table.num_rows}".encode())
     for name in columns:
         column = table.column(name).combine_chunks()

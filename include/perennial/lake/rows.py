@@ -71,9 +71,7 @@ class ParquetRows:
         """
         before: pa.RecordBatch | None = None
         for batch in self.batches(by):
-            if any(column.null_count for column in batch.columns):
-                return False
-            if not _ascends(batch if before is None else pa.concat_batches([before, batch])).all():
+            if not ascends(batch if before is None else pa.concat_batches([before, batch])).all():
                 return False
             before = batch.slice(batch.num_rows - 1)
         return True
@@ -106,17 +104,21 @@ class _Cast(ParquetRows):
             yield batch if batch.schema.equals(schema) else batch.cast(schema)
 
 
-def _ascends(batch: pa.RecordBatch) -> NDArray[np.bool_]:
-    """Per row but the first: whether it is greater than the one before it, column after column."""
-    n = max(0, batch.num_rows - 1)
+def ascends(rows: pa.RecordBatch | pa.Table) -> NDArray[np.bool_]:
+    """Per row but the first: whether it is greater than the one before it, column after column; never beside a null."""
+    n = max(0, rows.num_rows - 1)
     less, tied = np.zeros(n, bool), np.ones(n, bool)
-    for column in batch.columns if n else ():
+    for column in rows.columns if n else ():
         old, new = column.slice(0, n), column.slice(1)
-        less |= tied & pc.less(old, new).to_numpy(zero_copy_only=False)
-        tied &= pc.equal(old, new).to_numpy(zero_copy_only=False)
+        less |= tied & _true(pc.less(old, new))
+        tied &= _true(pc.equal(old, new))
         if not tied.any():
             break
     return less
+
+
+def _true(found: pa.Array | pa.ChunkedArray) -> NDArray[np.bool_]:
+    return np.asarray(pc.fill_null(found, False).to_numpy(zero_copy_only=False), dtype=bool)
 
 
 def _quoted(path: Path) -> str:
