@@ -86,7 +86,7 @@ def _import() -> None:
     import deltalake  # noqa: F401
     import duckdb  # noqa: F401
     import pandas  # noqa: F401
-    import pyarrow.dataset
+    import pyarrow.dataset  # noqa: F401
 
     import perennial.features.builder
     import perennial.features.engine  # noqa: F401

@@ -230,7 +230,6 @@ def _typed(
     MLflow signatures and most estimators are strict about integer widths and nulls in integers; float64 and string
     have none of those troubles.
     """
-    import pyarrow as pa
     import pyarrow.compute as pc
 
     name, ids = definition.name, list(definition.key)
