@@ -32,8 +32,8 @@ def run(folder: Path, *, quick: bool) -> list[Result]:
             unit="x",
             against="the first training's plan, features, snapshots and rows",
             at_most=0.6,
-            note=f"{first[0].value['partitions']} days of flights, {first[0].value['rows']:,} rows. What the second pays "
-            "for is the plan, and reading and verifying every row.",
+            note=f"{first[0].value['partitions']} days of flights, {first[0].value['rows']:,} rows. What the second "
+            "pays for is the plan, and reading and verifying every row.",
         ),
         result("preparing the first training", [c.cpu for c in first], unit="CPU s"),
         result("preparing the second", [c.cpu for c in second], unit="CPU s"),
