@@ -122,7 +122,7 @@ def drift_look(
             result = _drift_window(reference, current, plan, calibration, window, keys, ready, usual)
             _keep("drift", spec.name, version.version, window, combined_digest(list(digests.items())), result)
         if report is not None and window == chosen[-1] and current is not None and result["state"] != "failed":
-            evidently_report(reference, current, plan, calibration.thresholds, report, needed=calibration.needed)
+            evidently_report(reference, current, plan, calibration.thresholds, report)
         found.append({**result, "predictions": _prediction_distance(spec, entity, version.version, bundle, keys)})
     return _look("drift", found, rule.k, rule.n)
 
@@ -130,7 +130,7 @@ def drift_look(
 def _prediction_distance(
     spec: ModelSpec, entity: FeedSpec, version: str, bundle: Bundle, keys: Sequence[str]
 ) -> float | None:
-    """Evidently's distance of the published scores from the holdout's; shown, and never asks by itself.
+    """Distance of the published scores from the holdout's; shown, and never asks by itself.
 
     Fourteen days of a holdout have too few blocks to calibrate a threshold on.
     """

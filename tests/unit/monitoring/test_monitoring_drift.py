@@ -73,12 +73,47 @@ class TestParity:
     def test_numpy_equals_evidently(self, seed, rows, shift):
         reference, current = flights(3000, 10 * seed + 1), flights(rows, 10 * seed + 2, shift)  # an unseen carrier
         plan = ColumnPlan.choose(reference)
-        a = distances(reference, current, plan)
-        b = distances(reference, current, plan, engine="numpy")
+        a = distances(reference, current, plan, engine="evidently")
+        b = distances(reference, current, plan)
         assert list(a) == list(b) == list(plan.columns)
         for name in a:
             assert b[name] == pytest.approx(a[name], rel=1e-9, abs=1e-9), name
             assert a[name] > 0
+
+    @pytest.mark.parametrize("seed", range(3))
+    def test_numpy_equals_evidently_on_every_kind_of_column(self, seed):
+        """What the lake, a file or a user's frame may hold: the figure that decides is Evidently's."""
+
+        def frame(n, seed):
+            rng = np.random.default_rng(seed)
+            words = np.array(["a", "b", "c", "\U0001f600", "nan", "None", ""], dtype=object)
+            texts, flags = words[rng.integers(seed % 2, 7, n)], rng.random(n) < 0.3 + seed / 50
+            mixed = np.array([1, True, 1.0, "1", "True", None], dtype=object)[rng.integers(0, 6, n)]
+            return pd.DataFrame(
+                {
+                    "heavy": rng.standard_cauchy(n),
+                    "ties": np.round(rng.exponential(2, n)) - 0.0,
+                    "zeros": np.where(rng.random(n) < 0.5, -0.0, rng.integers(0, 3, n)),
+                    "int32": rng.integers(-9, 9, n).astype("int32"),
+                    "nullable": pd.array(np.where(flags, rng.integers(0, 40, n), np.nan), dtype="Float64").astype("Int64"),
+                    "object": pd.Series(rng.normal(seed / 5, 1, n)).astype(object).where(~flags, None),
+                    "decimal": [decimal.Decimal(int(v)) / 4 for v in rng.integers(0, 90, n)],
+                    "text": pd.Series(texts).where(~flags, None),
+                    "string": pd.array(texts, dtype="string"),
+                    "arrow": pd.array(texts, dtype="string[pyarrow]"),
+                    "category": pd.Categorical(texts),
+                    "flag": flags,
+                    "nullable_flag": pd.array(np.where(rng.random(n) < 0.1, None, flags), dtype="boolean"),
+                    "mixed": mixed,
+                }
+            )  # fmt: skip
+
+        reference, current = frame(2500, 2 * seed + 1), frame(1200, 2 * seed + 2)
+        plan = ColumnPlan.choose(reference)
+        assert set(plan.kinds.values()) == {"numeric", "discrete", "categorical"}
+        theirs = distances(reference, current, plan, engine="evidently")
+        assert distances(reference, current, plan) == pytest.approx(theirs, rel=1e-9, abs=1e-12)
+        assert min(theirs.values()) > 1e-5, "equal columns would compare nothing"
 
     def test_a_constant_reference_uses_the_floor_under_the_deviation(self):
         reference = pd.DataFrame({"x": np.full(300, 5.0)})
@@ -224,7 +259,7 @@ class TestJudging:
         plan = ColumnPlan.choose(reference)
         path = tmp_path / "reports" / "drift.html"
         thresholds = {c: calibrated.thresholds[c] for c in ("wind", "origin", "temp")}
-        report(reference, current, plan, thresholds, path, needed=2)
+        report(reference, current, plan, thresholds, path)
         text = path.read_text()
         assert "Wasserstein distance (normed)" in text
         assert "wind" in text
