@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-
 from benchmarks.harness import Cost, Result, alternately, fresh, result, watch
 
 REFERENCE = 20_000
@@ -121,7 +120,5 @@ def preset(data: str) -> dict[str, float]:
         )
         said = made.dict()
     return {
-        m["config"]["column"]: float(m["value"])
-        for m in said["metrics"]
-        if m["config"]["type"].endswith("ValueDrift")
+        m["config"]["column"]: float(m["value"]) for m in said["metrics"] if m["config"]["type"].endswith("ValueDrift")
     }
