@@ -95,7 +95,7 @@ class TestParity:
                     "ties": np.round(rng.exponential(2, n)) - 0.0,
                     "zeros": np.where(rng.random(n) < 0.5, -0.0, rng.integers(0, 3, n)),
                     "int32": rng.integers(-9, 9, n).astype("int32"),
-                    "nullable": pd.array(np.where(flags, rng.integers(0, 40, n), np.nan), dtype="Float64").astype("Int64"),
+                    "nullable": pd.array(np.where(flags, rng.integers(0, 40, n), np.nan), "Float64").astype("Int64"),
                     "object": pd.Series(rng.normal(seed / 5, 1, n)).astype(object).where(~flags, None),
                     "decimal": [decimal.Decimal(int(v)) / 4 for v in rng.integers(0, 90, n)],
                     "text": pd.Series(texts).where(~flags, None),
