@@ -182,5 +182,5 @@ def publish_all(life: GrainLife, keys: list[str]) -> None:
     builder = bundle.builder(life.feeds)
     builder.ensure(keys)
     now = dt.datetime.now(dt.UTC)
-    scored = {k: pa.concat_tables(predict._scored(bundle, builder, arm, k, "bulk", now)) for k in keys}
+    scored = {k: pa.Table.from_batches(predict._scored(bundle, builder, arm, k, "bulk", now)) for k in keys}
     prediction_table(life.spec, life.entity).replace(scored)
