@@ -82,8 +82,8 @@ class ParquetRows:
     def sorted(self, by: Sequence[str]) -> Iterator[ParquetRows]:
         """The same rows in the order of ``by`` (nulls last), in a file that is gone after the block.
 
-        Whoever depends on the order looks (:meth:`ordered`): short of memory, DuckDB's COPY was once seen to write a part
-        of a sorted file last.
+        Whoever depends on the order looks (:meth:`ordered`): short of memory, DuckDB's COPY was once seen to write a
+        part of a sorted file last.
         """
         import pyarrow.parquet as pq
 
