@@ -193,7 +193,7 @@ class _Column:
         def rows(bad: NDArray[np.int64]) -> NDArray[np.int64]:
             blocks = np.unique(bad % len(starts))
             inside = (blocks[:, None] * BLOCK + np.arange(BLOCK)).reshape(-1)
-            return self.there[inside[inside < len(numbers)]]
+            return np.asarray(self.there[inside[inside < len(numbers)]])
 
         return pd.Series(both), rows
 
