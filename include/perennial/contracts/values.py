@@ -2,13 +2,16 @@
 
 The answer of a rule on single values depends on that value alone. So GX, which stays the judge, is shown each distinct
 value once, and its answer holds for all rows that have it; rules about nulls are shown one null and one other value.
-Columns with nearly as many values as rows are shown whole, but alone and without nulls: GX copies (and fingerprints)
-all of a frame for each rule. Other rules see their own columns only, and a count of rows sees no value at all.
+Of a column of numbers with nearly as many values as rows, GX is shown the least and the greatest of each block of rows
+where a rule asks for a range: when both lie in it, all of the block do; the other blocks it is shown whole. Other such
+columns are shown whole, but alone and without nulls: GX copies (and fingerprints) all of a frame for each rule. Rules
+on whole columns see those columns only, and a count of rows sees no value at all.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property, reduce
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,12 +24,15 @@ if TYPE_CHECKING:
 LARGE = 50_000
 #: Rows that GX is shown at a time of a column that is shown whole; bounds memory.
 CHUNK = 2_500_000
+#: Rows of which GX is shown the least and the greatest number.
+BLOCK = 512
 #: A column is shown by its distinct values when there are at most this share of its rows.
 SHARE = 0.2
 _SAMPLE = 20_000
 
 #: Rules on the table that look at no value: only at how many rows there are, or at the columns' names.
 _COUNTS = {"expect_table_row_count_to_be_between", "expect_table_row_count_to_equal"}
+_RANGE = "expect_column_values_to_be_between"
 _NAMES = {
     "expect_table_column_count_to_be_between",
     "expect_table_column_count_to_equal",
@@ -34,6 +40,8 @@ _NAMES = {
     "expect_table_columns_to_match_set",
 }
 
+#: From positions of what GX was shown to the rows that they stand for.
+_Rows = Callable[["NDArray[np.int64]"], "NDArray[np.int64]"]
 Run = Callable[[Sequence[Any], "pd.DataFrame"], list[dict[str, Any]]]
 
 
@@ -47,6 +55,7 @@ def run_by_value(expectations: Sequence[Any], frame: pd.DataFrame, run: Run) -> 
         return [_positions(r) for r in run(expectations, frame)]
     results: dict[int, dict[str, Any]] = {}
     whole: dict[str, list[int]] = {}
+    ranges: dict[str, list[int]] = {}
     few: dict[str, list[int]] = {}
     presence: dict[str, list[int]] = {}
     absent: list[int] = []
@@ -59,6 +68,8 @@ def run_by_value(expectations: Sequence[Any], frame: pd.DataFrame, run: Run) -> 
             presence.setdefault(name, []).append(i)
         elif columns[name].few:
             few.setdefault(name, []).append(i)
+        elif e.configuration.type == _RANGE and columns[name].numbers is not None:
+            ranges.setdefault(name, []).append(i)
         else:
             whole.setdefault(name, []).append(i)
     if absent:
@@ -66,6 +77,7 @@ def run_by_value(expectations: Sequence[Any], frame: pd.DataFrame, run: Run) -> 
         results |= {i: _positions(r) for i, r in zip(absent, found, strict=True)}
     results |= _together(expectations, presence, {c: columns[c].presence() for c in presence}, run)
     results |= _together(expectations, few, {c: columns[c].distinct() for c in few}, run)
+    results |= _ranges(expectations, ranges, {c: columns[c] for c in ranges}, run)
     for name, mine in whole.items():
         results |= columns[name].whole(expectations, mine, run)
     return [results[i] for i in range(len(expectations))]
@@ -145,20 +157,53 @@ class _Column:
         if 0 < len(values) <= SHARE * n:
             self.codes, self.values = codes, pd.Series(values, dtype=self.series.dtype)
 
-    def presence(self) -> tuple[pd.Series[Any], list[NDArray[np.int64]]]:
-        """One null and one other value, as far as there are such; and the rows that each stands for."""
-        kinds = [np.flatnonzero(mask) for mask in (self.null, ~self.null)]
-        kinds = [rows for rows in kinds if len(rows)]
-        return self.series.iloc[[rows[0] for rows in kinds]].reset_index(drop=True), kinds
+    @cached_property
+    def there(self) -> NDArray[np.int64]:
+        """Rows that have a value."""
+        return np.flatnonzero(~self.null)
 
-    def distinct(self) -> tuple[pd.Series[Any], _Codes]:
+    @cached_property
+    def numbers(self) -> NDArray[Any] | None:
+        """The values that are there, when they are numbers."""
+        values = _native(self.series if not self.null.any() else self.series.iloc[self.there])
+        return values.to_numpy() if values.dtype in ("int64", "float64") and len(values) else None
+
+    def presence(self) -> tuple[pd.Series[Any], _Rows]:
+        """One null and one other value, as far as there are such; and the rows that each stands for."""
+        kinds = [rows for rows in (np.flatnonzero(self.null), self.there) if len(rows)]
+        return self.series.iloc[[rows[0] for rows in kinds]].reset_index(drop=True), lambda bad: np.sort(
+            np.concatenate([kinds[i] for i in bad])
+        )
+
+    def distinct(self) -> tuple[pd.Series[Any], _Rows]:
         """Each value once; and the rows that it stands for."""
-        assert self.codes is not None
-        return self.values, _Codes(self.codes)
+        codes = self.codes
+        assert codes is not None
+        return self.values, lambda bad: np.flatnonzero(np.isin(codes, bad))
+
+    def extremes(self) -> tuple[pd.Series[Any], _Rows]:
+        """The least and the greatest number of each block; and the rows of the blocks."""
+        import pandas as pd
+
+        numbers = self.numbers
+        assert numbers is not None
+        starts = np.arange(0, len(numbers), BLOCK)
+        both = np.concatenate([np.minimum.reduceat(numbers, starts), np.maximum.reduceat(numbers, starts)])
+
+        def rows(bad: NDArray[np.int64]) -> NDArray[np.int64]:
+            blocks = np.unique(bad % len(starts))
+            inside = (blocks[:, None] * BLOCK + np.arange(BLOCK)).reshape(-1)
+            return np.asarray(self.there[inside[inside < len(numbers)]])
+
+        return pd.Series(both), rows
+
+    def some(self, rows: NDArray[np.int64]) -> tuple[pd.Series[Any], _Rows]:
+        """The values of some rows."""
+        return self.series.iloc[rows].reset_index(drop=True), lambda bad: rows[bad]
 
     def whole(self, expectations: Sequence[Any], mine: Sequence[int], run: Run) -> dict[int, dict[str, Any]]:
         """All values, a chunk at a time."""
-        there = np.flatnonzero(~self.null)
+        there = self.there
         found: dict[int, list[dict[str, Any]]] = {i: [] for i in mine}
         for start in range(0, max(1, len(there)), CHUNK):
             rows = there[start : start + CHUNK]
@@ -169,16 +214,6 @@ class _Column:
         return {i: _merged(parts) for i, parts in found.items()}
 
 
-class _Codes:
-    """The rows that a distinct value stands for, found only when somebody asks."""
-
-    def __init__(self, codes: NDArray[np.int64]) -> None:
-        self.codes = codes
-
-    def rows(self, bad: NDArray[np.int64]) -> NDArray[np.int64]:
-        return np.flatnonzero(np.isin(self.codes, bad))
-
-
 def _native(values: pd.Series[Any]) -> pd.Series[Any]:
     """Integers without nulls as NumPy's own: GX compares pandas' nullable ones one by one, in Python."""
     return values.astype("int64") if str(values.dtype) == "Int64" and not bool(values.isna().any()) else values
@@ -187,7 +222,7 @@ def _native(values: pd.Series[Any]) -> pd.Series[Any]:
 def _together(
     expectations: Sequence[Any],
     groups: Mapping[str, Sequence[int]],
-    shown: Mapping[str, tuple[pd.Series[Any], Any]],
+    shown: Mapping[str, tuple[pd.Series[Any], _Rows]],
     run: Run,
 ) -> dict[int, dict[str, Any]]:
     """Run the rules of several columns on one frame of what stands for them; short columns repeat their first value."""
@@ -202,15 +237,22 @@ def _together(
     order = [i for mine in groups.values() for i in mine]
     results = {}
     for i, r in zip(order, run([expectations[i] for i in order], frame), strict=True):
-        values, stands_for = shown[_column(expectations[i])]
+        values, rows = shown[_column(expectations[i])]
         bad = np.asarray(r["bad"], dtype=np.int64)
         bad = bad[bad < len(values)]
-        if isinstance(stands_for, _Codes):
-            rows = stands_for.rows(bad)
-        else:
-            rows = np.sort(np.concatenate([stands_for[j] for j in bad])) if len(bad) else bad
-        results[i] = {**r, "bad": rows}
+        results[i] = {**r, "bad": np.sort(rows(bad)) if len(bad) else bad}
     return results
+
+
+def _ranges(
+    expectations: Sequence[Any], groups: Mapping[str, Sequence[int]], columns: Mapping[str, _Column], run: Run
+) -> dict[int, dict[str, Any]]:
+    """Rules that ask for a range: first of the extremes of blocks of rows, then of the rows of blocks that fail."""
+    results = _together(expectations, groups, {c: columns[c].extremes() for c in groups}, run)
+    again = {c: [i for i in mine if len(results[i]["bad"])] for c, mine in groups.items()}
+    again = {c: mine for c, mine in again.items() if mine}
+    rows = {c: reduce(np.union1d, [results[i]["bad"] for i in mine]) for c, mine in again.items()}
+    return results | _together(expectations, again, {c: columns[c].some(rows[c]) for c in again}, run)
 
 
 def _merged(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -34,8 +34,8 @@ PARTITION, DIGEST = "partition", "digest"
 
 #: Small enough row groups for a reader with little memory; large enough to compress well.
 _WRITER = WriterProperties(max_row_group_size=65_536)
-#: Rows handed to the writer at a time: it keeps several such batches in hand.
-_WRITE = 8_192
+#: Rows handed to the writer at a time: it keeps hundreds of such batches in hand.
+_WRITE = 1_024
 
 Fence = Callable[[], None]
 
@@ -235,10 +235,10 @@ class PartitionedTable:
 
         def batches() -> Iterator[pa.RecordBatch]:
             for key, (rows, digest, labels) in partitions.items():
-                for batch in rows.to_batches() if isinstance(rows, pa.Table) else rows.batches(size=_WRITE):
+                for batch in rows.to_batches() if isinstance(rows, pa.Table) else rows.batches(size=4 * _WRITE):
                     part = self._stamp(pa.Table.from_batches([batch]), key, digest, labels)
                     whole = pa.concat_tables([schema.empty_table(), part], promote_options="permissive")
-                    yield from whole.to_batches()
+                    yield from whole.to_batches(max_chunksize=_WRITE)
 
         return pa.RecordBatchReader.from_batches(schema, batches())
 

@@ -19,15 +19,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from perennial.errors import DataError
-from perennial.lake.rows import BATCH, ParquetRows, scratch
+from perennial.lake.rows import BATCH, GROUP, ParquetRows, scratch
 from perennial.lake.table import PartitionedTable
 from perennial.runs import RunState
 
 STAGED = "predictions.parquet"
 #: Columns whose values repeat; a dictionary of the others would be as long as they are.
 _REPEATED = ["output", "model_version", "arm", "run"]
-#: Batches that make a row group: each group costs every later pass over the file a little.
-_GROUP = 4
 
 
 @dataclass(frozen=True)
@@ -58,7 +56,7 @@ def stage(state: RunState, batches: Iterable[pa.RecordBatch], key: Sequence[str]
                 if writer is None:
                     writer = pq.ParquetWriter(path, batch.schema, use_dictionary=_REPEATED)
                 held.append(batch)
-                if len(held) == _GROUP:
+                if len(held) * BATCH >= GROUP:
                     writer.write_table(pa.Table.from_batches(held))
                     held.clear()
                 rows += batch.num_rows
@@ -80,6 +78,7 @@ def _put(state: RunState, rows: ParquetRows, key: Sequence[str]) -> None:
     if rows.num_rows <= BATCH or rows.ordered(key):
         state.store.put_file(state.key(STAGED), rows.path)
         return
+    pa.default_memory_pool().release_unused()
     with rows.sorted(key) as inorder:
         state.store.put_file(state.key(STAGED), inorder.path)
 

@@ -77,6 +77,8 @@ RULES = [
     rule(BETWEEN, "n", "warning", min_value=5),
     rule(BETWEEN, "big", min_value=2**53 + 1),
     rule(BETWEEN, "x", min_value=-1.5, max_value=1.5),
+    rule(BETWEEN, "x", "warning", min_value=-2.5, strict_min=True),
+    rule(BETWEEN, "x", max_value=9),
     rule(BETWEEN, "at", min_value="2013-01-01T01:00:00Z"),
     rule(IN, "flag", value_set=[True]),
     rule("expect_column_values_to_not_be_null", "n"),
@@ -105,6 +107,7 @@ def both(monkeypatch: pytest.MonkeyPatch, rules: list[dict[str, Any]], frames: d
 @pytest.mark.parametrize("seed", range(3))
 def test_every_rule_says_the_same_of_the_same_rows(monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
     monkeypatch.setattr(values, "CHUNK", 150)  # several chunks, too
+    monkeypatch.setattr(values, "BLOCK", 1 + 16 * seed)  # and blocks of which some have no bad row
     everything, sparing = both(monkeypatch, RULES, {"2013-01-01": frame(seed)})
     for old, new in zip(everything[0].checks, sparing[0].checks, strict=True):
         assert new.rule == old.rule
@@ -136,6 +139,26 @@ def test_rules_on_single_values_see_each_value_once(monkeypatch: pytest.MonkeyPa
     rules = [rule(IN, "kind", value_set=["a"]), rule("expect_column_values_to_not_be_null", "x")]
     assert judge(feed(), rules, {"2013-01-01": frame(1)})[0].bad_rows
     assert sorted(seen) == [2, 4]
+
+
+def test_a_range_is_asked_of_extremes_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    from perennial.contracts import expectations
+
+    seen: list[int] = []
+    run = expectations._run
+
+    def counting(rules: Any, shown: pd.DataFrame) -> Any:
+        seen.append(len(shown))
+        return run(rules, shown)
+
+    monkeypatch.setattr(values, "LARGE", 1)
+    monkeypatch.setattr(values, "BLOCK", 10)
+    monkeypatch.setattr(expectations, "_run", counting)
+    rows = pd.DataFrame({"id": [f"r{i}" for i in range(200)], "x": np.linspace(0, 1, 200)})
+    rows.loc[[57, 123], "x"] = [7.0, -7.0]
+    found = judge(feed(), [rule(BETWEEN, "x", min_value=0, max_value=1)], {"2013-01-01": rows})[0]
+    assert list(found.bad_rows) == [57, 123]
+    assert seen == [40, 20], "two numbers for each of twenty blocks, then the rows of two of them"
 
 
 def test_values_that_cannot_be_hashed_are_shown_whole(monkeypatch: pytest.MonkeyPatch) -> None:
