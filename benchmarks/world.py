@@ -42,6 +42,7 @@ estimator:
   params: {max_iter: 200, max_leaf_nodes: 31, early_stopping: false}
 gates: {floor: {roc_auc: 0.5}, baseline: {mode: disabled}}
 training: {schedule: "0 6 1 * *"}
+scoring: {runtime: sklearn}
 """
 
 
@@ -60,8 +61,8 @@ def enter(home: str) -> None:
     os.chdir(path)  # artifacts go to ./mlruns
 
 
-def write_specs(home: Path) -> None:
-    """Two feeds and the model."""
+def write_specs(home: Path, runtime: str) -> None:
+    """Two feeds and the model, which scores with ``runtime``."""
     columns = ", ".join(
         ["id: string", "happened: timestamp", *(f"{c}: float" for c in NUMBERS), *(f"{c}: string" for c in TEXTS)]
     )
@@ -69,7 +70,7 @@ def write_specs(home: Path) -> None:
     for path, text in {
         "feeds/events/feed.yaml": FEED.format(name="events", columns=columns, more="event_time: happened"),
         "feeds/outcomes/feed.yaml": FEED.format(name="outcomes", columns="id: string, y: integer", more="delay: P1D"),
-        "models/clicks/model.yaml": SPEC,
+        "models/clicks/model.yaml": SPEC.replace("sklearn}", runtime + "}"),
         "models/clicks/features.sql": features,
     }.items():
         (home / "specs" / path).parent.mkdir(parents=True, exist_ok=True)
@@ -100,12 +101,12 @@ def days(n: int, first: dt.date = dt.date(2013, 1, 1)) -> Iterator[dt.date]:
     yield from (first + dt.timedelta(days=i) for i in range(n))
 
 
-def make(home: str) -> dict[str, str]:
+def make(home: str, runtime: str = "sklearn") -> dict[str, str]:
     """Land, train, register and promote, without Airflow; a job for ``harness.fresh``.
 
     :returns: the arm that scores.
     """
-    write_specs(Path(home))
+    write_specs(Path(home), runtime)
     enter(home)
     from perennial.lake.homes import feed_table
     from perennial.ledger import Ledger

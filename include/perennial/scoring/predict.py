@@ -138,7 +138,7 @@ def _scored(
                 f"{bundle.spec.name} version {arm.version} needs feature {lacking[0]!r}, which {key} does not have"
             )
         rows = pa.Table.from_batches([batch])
-        score = estimators.score(bundle.model, to_matrix(rows, facts["columns"]), task.type)
+        score = estimators.score(bundle.scorer, to_matrix(rows, facts["columns"]), task.type)
         n = batch.num_rows
         columns = {
             **{k: batch.column(k) for k in builder.definition.key},

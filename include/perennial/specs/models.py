@@ -399,6 +399,10 @@ class Scoring(Strict):
     threshold: Number | None = Field(
         default=None, description="Decision threshold (binary); default: the training base rate."
     )
+    runtime: Literal["sklearn", "onnx"] = Field(
+        default="sklearn",
+        description="onnx: by ONNX Runtime, if it gives scikit-learn's scores on the holdout (else scikit-learn).",
+    )
 
 
 class Drift(Strict):

@@ -19,6 +19,7 @@ from perennial.features.builder import FeatureBuilder
 from perennial.features.definition import Definition
 from perennial.specs import FeedSpec, ModelSpec
 from perennial.storage import to_json
+from perennial.training import onnx
 from perennial.training.estimators import OWN_MODULE
 from perennial.trust.lineage import distributions, versions
 
@@ -92,6 +93,20 @@ class Bundle:
 
         return mlflow.sklearn.load_model(str(self.folder))
 
+    @cached_property
+    def scorer(self) -> Any:
+        """What scores rows: the fitted estimator, or ONNX Runtime in its place when the version passed its parity
+        gate. Loading runs the version's code."""
+        if not self.facts.get("onnx", {}).get("on"):
+            return self.model
+        blob = (self.folder / FOLDER / onnx.FILE).read_bytes()
+        try:
+            return onnx.OnnxModel(self.model, blob, self.facts["cpus"])
+        except ImportError as e:
+            raise RegistryError(
+                f"{self.spec.name}: this version scores with ONNX Runtime, which is not installed here: {e}"
+            ) from e
+
 
 def write_bundle(
     folder: Path,
@@ -104,6 +119,7 @@ def write_bundle(
     frames: Mapping[str, pd.DataFrame],
     packages: Iterable[str],
     sources: Mapping[str, bytes] | None = None,
+    onnx_model: bytes | None = None,
 ) -> None:
     """Write a bundle to an empty folder.
 
@@ -111,6 +127,7 @@ def write_bundle(
     :param predictions: what the model says of them.
     :param documents: JSON documents by name; ``frames``: Parquet tables by name.
     :param packages: top-level packages of the model's classes. ``sources``: its own code, by file name.
+    :param onnx_model: the estimator as ONNX, when that scores.
     """
     import mlflow.sklearn
     from mlflow.models import infer_signature
@@ -133,6 +150,8 @@ def write_bundle(
         (own / f"{name}.json").write_bytes(to_json(value))
     for name, frame in frames.items():
         frame.to_parquet(own / f"{name}.parquet", index=False)
+    if onnx_model is not None:
+        (own / onnx.FILE).write_bytes(onnx_model)
     if sources:
         (own / SOURCE).mkdir()
         for name, code in sources.items():

@@ -19,7 +19,7 @@ from perennial.monitoring.reference import build_reference
 from perennial.registry import tracking
 from perennial.runs import Actor, RunState
 from perennial.storage import to_json
-from perennial.training import estimators
+from perennial.training import estimators, onnx
 from perennial.training.bundle import write_bundle
 from perennial.training.data import Rows
 from perennial.training.learn import Progress, learn
@@ -87,7 +87,14 @@ def _fit(
     baseline = fit_baseline(rows.X, rows.y, spec.gates.baseline.by, task, metric)
     progress("calibrating drift on blocks inside the training window")
     reference = build_reference(learned.window.X, learned.window.blocks, spec.monitoring, plan.seed, plan.entity.every)
+    onnx_model = None
+    onnx_facts: dict[str, Any] = {}
+    if spec.scoring.runtime == "onnx":
+        onnx_model, parity = onnx.converted(model, judged.X, task)
+        progress(f"ONNX Runtime {'scores' if parity.on else 'is off'}: {parity.reason}")
+        onnx_facts = {"onnx": parity.to_dict()}
     facts = {
+        **onnx_facts,
         "train_end": plan.train_end.isoformat(),
         "as_of": plan.as_of.isoformat(),
         "threshold": threshold,
@@ -125,8 +132,9 @@ def _fit(
                 "state": learned.state,
             },
             frames={"reference": reference.sample, "holdout": _holdout_frame(judged, scores)},
-            packages=learned.packages,
+            packages=(*learned.packages, *(("onnxruntime",) if onnx_model else ())),
             sources=sources,
+            onnx_model=onnx_model,
         )
         model_id = tracking.log_bundle(
             run_id,
