@@ -45,7 +45,7 @@ test-fast: $(INSTALLED) ## the tests that start no server
 	$(PY) -m pytest -m fast -n 2
 
 test-integration: $(INSTALLED) ## the tests against one real component each
-	$(PY) -m pytest -m integration
+	$(PY) -m pytest -m integration -n 2 --dist loadfile
 
 test-e2e: $(INSTALLED) ## whole patterns in the real stack
 	$(PY) -m pytest -m e2e

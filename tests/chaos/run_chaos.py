@@ -12,6 +12,7 @@ import os
 import platform
 import random
 import shutil
+import subprocess
 import sys
 import tempfile
 import threading
@@ -152,12 +153,20 @@ def summary(lives: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
+def _commit() -> str:
+    done = subprocess.run(
+        ["git", "-C", str(PROJECT), "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
+    )
+    return done.stdout.strip()
+
+
 def main() -> int:
     """Run it."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--seed", type=int, default=None, help="default: a new one, which is said")
     parser.add_argument("--life", type=int, default=None, help="only this life of the seed")
+    parser.add_argument("--resume", action="store_true", help="go on after the lives in the result file")
     parser.add_argument("--minutes", type=float, default=600, help="begin no life after so many")
     parser.add_argument("--ports", default="27000-28000")
     parser.add_argument("--out", type=Path, default=PROJECT / "benchmarks" / "results" / "chaos.json")
@@ -166,13 +175,16 @@ def main() -> int:
     first, last = (int(p) for p in asked.ports.split("-"))
     work = Path(tempfile.mkdtemp(prefix="chaos-"))
     lives: list[dict[str, Any]] = []
+    if asked.resume:
+        before = json.loads(asked.out.read_text("utf-8"))
+        seed, lives = before["seed"], before["lives"]
     say(f"seed {seed}")
     try:
         expected = json.loads(json.dumps(undisturbed(work / "life", (first, last))))
-        numbers = iter([asked.life]) if asked.life is not None else iter(range(1, 10**6))
+        numbers = iter([asked.life]) if asked.life is not None else iter(range(len(lives) + 1, 10**6))
         for n in numbers:
             strikes = plan(seed, n)
-            lived = {"life": n, **disturbed(work / "life", (first, last), strikes, expected)}
+            lived = {"life": n, "commit": _commit(), **disturbed(work / "life", (first, last), strikes, expected)}
             lives.append(lived)
             for kill in lived["kills"]:
                 what = kill.get("place") or f"while {', '.join(kill.get('running', [])) or 'idle'}"
