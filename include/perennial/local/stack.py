@@ -489,7 +489,8 @@ class Stack:
             },
             "api_auth": {"jwt_secret": self._secret("jwt")},
             "execution_api": {"jwt_expiration_time": 3600},
-            "workers": {"execution_api_timeout": 60},
+            # a task's end is sometimes noticed only when the next heartbeat is due: its slot and a failure wait for it
+            "workers": {"execution_api_timeout": 60, "min_heartbeat_interval": 1},
             "logging": {
                 "base_log_folder": self.home / "logs" / "tasks",
                 "dag_processor_child_process_log_directory": self._parsing_logs,
