@@ -20,6 +20,7 @@ VERBS: dict[str, str] = {
     "schema": "write JSON Schemas of the specs, for editors",
     "new": "write the skeleton of a feed or a model",
     "status": "say what is in the lake, what serves, what it takes on disk, and what stands still",
+    "ledger": "say which version was champion when, who put it there and why; check that the record is whole",
     "reproduce": "retrain a version from its snapshot, and say whether the same model comes out",
 }
 
