@@ -21,6 +21,7 @@ VERBS: dict[str, str] = {
     "new": "write the skeleton of a feed or a model",
     "status": "say what is in the lake, what serves, what it takes on disk, and what stands still",
     "explain": "say why one published score is what it is",
+    "ledger": "say which version was champion when, who put it there and why; check that the record is whole",
     "reproduce": "retrain a version from its snapshot, and say whether the same model comes out",
 }
 

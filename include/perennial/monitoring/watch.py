@@ -324,7 +324,7 @@ def latched(ledger: Ledger, model: str, version: str, actor: Actor | None = None
     :param actor: whose own requests do not count, so that clearing a run that asked changes nothing.
     """
     asked = False
-    for e in ledger.entries(model):
+    for e in ledger.find(model, events=("guard", "rearm", "alias", "retraining_requested")):
         if e.event == "guard" and e.verdict == "declined":
             asked = False
         if e.version != version:

@@ -21,7 +21,7 @@ from perennial.lake.rows import BATCH
 from perennial.lake.table import Fence, no_fence
 from perennial.ledger import Ledger
 from perennial.registry import tracking, versions
-from perennial.runs import RunState
+from perennial.runs import Actor, RunState
 from perennial.scoring import staging
 from perennial.specs import FeedSpec, ModelSpec
 from perennial.specs.partitions import period
@@ -43,17 +43,28 @@ class Arm:
 
 
 def resolve_arms(
-    spec: ModelSpec, entity: FeedSpec, key: str, as_of: dt.datetime, ledger: Ledger, override: str | None = None
+    spec: ModelSpec,
+    entity: FeedSpec,
+    key: str,
+    as_of: dt.datetime,
+    ledger: Ledger,
+    override: str | None = None,
+    actor: Actor | None = None,
+    fence: Fence = no_fence,
 ) -> list[Arm]:
     """Which version scores ``key``.
 
     An override of the form wins; then the version that published this partition before; then the champion, or, when
     ``as_of`` precedes that champion's promotion, the champion that the ledger names for then.
 
+    :param actor: who asks. Where the champion decides, an alias that somebody moved in MLflow by hand is then written
+        down first.
     :raises RegistryError: when there is no such version, or no champion.
     """
     before = published(spec, entity, key)
     version = override or (before.version if before else None)
+    if version is None and actor is not None:
+        versions.reconcile(spec.name, as_of=as_of, actor=actor, ledger=ledger, fence=fence)
     found = versions.get(spec.name, version) if version else versions.serving_at(spec.name, as_of, ledger)
     return [Arm("champion", found.version, found.model_id)]
 

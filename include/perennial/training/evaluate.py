@@ -20,7 +20,7 @@ from perennial.gates.verdict import GateResult, decide
 from perennial.lake.table import Fence, Snapshot, no_fence
 from perennial.ledger import Entry, Ledger
 from perennial.pages import page, section, table
-from perennial.registry import tracking, versions
+from perennial.registry import heads, tracking, versions
 from perennial.runs import Actor
 from perennial.specs.partitions import block_of, grain_of, period
 from perennial.storage import to_json
@@ -218,6 +218,7 @@ def claim_holdout(
             as_of=plan.as_of.isoformat(),
             figures={"champion": champion, "holdout": [first, last], "mlflow_run": run_id},
             actor=actor.to_dict() if actor else {},
+            digests=dict(plan.digests),
         ),
         fence=fence,
     )
@@ -246,17 +247,20 @@ def record(
     ledger: Ledger,
     actor: Actor,
     fence: Fence = no_fence,
+    data: Mapping[str, Snapshot] | None = None,
 ) -> None:
     """Write every gate's verdict and the decision to the ledger.
 
     A retry adds nothing; a run that was cleared and came to something else says so beside its first decision.
+
+    :param data: the snapshots that it was trained and judged on, by name; their digests go with the verdicts.
     """
     act = hashlib.sha256(to_json([candidate.to_dict(), evaluation.to_dict()])).hexdigest()[:12]
     common: dict[str, Any] = {
         "subject": plan.spec.name,
         "as_of": plan.as_of.isoformat(),
         "actor": actor.to_dict(),
-        "digests": dict(plan.digests),
+        "digests": {**plan.digests, **{f"data:{name}": s.sha256 for name, s in (data or {}).items()}},
     }
     for r in evaluation.results:
         ledger.append(
@@ -265,7 +269,13 @@ def record(
                 event="gate",
                 verdict=r.verdict,
                 reason=r.reason,
-                figures={**r.figures, "gate": r.gate, "mode": r.mode, "warnings": list(r.warnings)},
+                figures={
+                    **r.figures,
+                    "gate": r.gate,
+                    "mode": r.mode,
+                    "warnings": list(r.warnings),
+                    "mlflow_run": candidate.run_id,
+                },
                 **common,
             ),
             fence=fence,
@@ -291,6 +301,7 @@ def record(
         ),
         fence=fence,
     )
+    heads.advance(plan.spec.name, ledger, fence)
 
 
 def report(plan: TrainingPlan, evaluation: Evaluation) -> bytes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from perennial.lake.homes import feed_table
 from perennial.ledger import Entry, Ledger
@@ -12,6 +12,7 @@ from perennial.registry import tracking, versions
 from perennial.runs import Actor
 from perennial.specs import FeedSpec, ModelSpec
 from perennial.specs.durations import format_duration
+from perennial.specs.loader import digest
 from perennial.specs.partitions import known_at_instant
 from perennial.training.bundle import Bundle
 from perennial.training.plan import last_labelled
@@ -26,6 +27,7 @@ class Guard:
     name: str
     passed: bool
     reason: str
+    figures: Mapping[str, float | None] = field(default_factory=dict)
 
 
 def check_guards(
@@ -48,18 +50,21 @@ def check_guards(
         "no retraining before"
         if since is None
         else f"the last retraining was {since.days} days before, the cooldown is {format_duration(rules.cooldown)}",
+        {"days_since": since.days if since else None, "cooldown_days": rules.cooldown.total_seconds() / 86400},
     )
     recent = sum(as_of - t < MONTH for t in before)
     budget = Guard(
         "budget",
         recent < rules.max_per_month,
         f"{recent} retrainings in the last 30 days, at most {rules.max_per_month}",
+        {"in_30_days": recent, "at_most": rules.max_per_month},
     )
     new = _new_labels(spec, feeds, as_of)
     labels = Guard(
         "new_labels",
         new >= rules.min_new_labels,
         f"{new:,} labels since the champion's, at least {rules.min_new_labels:,}",
+        {"new_labels": new, "at_least": rules.min_new_labels},
     )
     return [cooldown, budget, labels]
 
@@ -100,8 +105,9 @@ def record_guards(
                 verdict=verdict,
                 reason=g.reason,
                 as_of=as_of.isoformat(),
-                figures={"guard": g.name},
+                figures={"guard": g.name, **g.figures},
                 actor=actor.to_dict(),
+                digests={"spec": digest(spec)},
             ),
             fence=fence,
         )

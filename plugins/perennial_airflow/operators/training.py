@@ -142,7 +142,9 @@ class MetricGateOperator(BranchStepOperator):
         from perennial.training.evaluate import record
 
         plan, found = _plan(step), _evaluation(step)
-        record(plan, found, _candidate(step), step.ledger, step.actor, step.fence)
+        parts = dict(zip(("train", "holdout"), _snapshots(step), strict=True))
+        data = {f"{part}.{name}": taken for part, group in parts.items() for name, taken in group.items()}
+        record(plan, found, _candidate(step), step.ledger, step.actor, step.fence, data)
         self.log.info("%s: %s: %s", self.name, found.verdict, found.reason)
         for warning in found.warnings:
             self.log.warning("%s", warning)

@@ -33,7 +33,9 @@ class InputsSensor(_WaitingOperator):
         step.skip_if_paused(self.name, key)
         as_of = step.as_of(entity)
         override = step.params.get("version")
-        arms = resolve_arms(spec, entity, key, as_of, step.ledger, str(override) if override else None)
+        arms = resolve_arms(
+            spec, entity, key, as_of, step.ledger, str(override) if override else None, step.actor, step.fence
+        )
         builders = builders_of(arms, specs.feeds)
         missing = sorted({m for b in builders for m in b.missing(key)})
         if missing:
