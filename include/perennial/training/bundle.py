@@ -194,7 +194,7 @@ class Bundle:
         gate. Loading runs the version's code."""
         if not self.facts.get("onnx", {}).get("on"):
             return self.model
-        blob = (self.folder / FOLDER / onnx.FILE).read_bytes()
+        blob = self._read(onnx.FILE)
         try:
             return onnx.OnnxModel(self.model, blob, self.facts["cpus"])
         except ImportError as e:
