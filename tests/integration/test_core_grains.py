@@ -177,7 +177,7 @@ def test_an_hourly_model(home: Path, registry: str, tmp_path: Path, monkeypatch:
 
 def publish_all(life: GrainLife, keys: list[str]) -> None:
     """What scoring publishes for many hours, in one commit."""
-    arm = predict.Arm("champion", "1", life.version().model_id)
+    arm = predict.Arm("champion", "1", life.version().model_id, life.version().run_id)
     bundle = Bundle(tracking.cache_folder().fetch(arm.model_id))
     builder = bundle.builder(life.feeds)
     builder.ensure(keys)

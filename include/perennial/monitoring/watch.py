@@ -29,7 +29,7 @@ from perennial.monitoring.drift import ColumnPlan, check_presence, distances, ju
 from perennial.monitoring.drift import report as evidently_report
 from perennial.monitoring.performance import performance_window
 from perennial.monitoring.rule import Ruling, State, Window, judge, windows
-from perennial.registry import tracking, versions
+from perennial.registry import versions
 from perennial.runs import Actor
 from perennial.specs import FeedSpec, ModelSpec
 from perennial.specs.partitions import (
@@ -81,13 +81,14 @@ def drift_look(
     as_of: dt.datetime,
     *,
     report: Path | None = None,
+    actor: Actor | None = None,
     fence: Fence = no_fence,
 ) -> Look:
     """Judge the inputs of the last complete windows against the version's training window.
 
     :param report: where to write Evidently's page on the newest window.
     """
-    bundle = Bundle(tracking.cache_folder().fetch(version.model_id))
+    bundle = Bundle.open(spec.name, version, actor=actor, fence=fence)
     drift = bundle.document("drift")
     rule, entity = spec.monitoring.rule, feeds[spec.entity]
     if drift["calibration"] is None:
@@ -176,10 +177,15 @@ def _drift_window(
 
 
 def performance_look(
-    spec: ModelSpec, feeds: Mapping[str, FeedSpec], version: versions.Version, as_of: dt.datetime
+    spec: ModelSpec,
+    feeds: Mapping[str, FeedSpec],
+    version: versions.Version,
+    as_of: dt.datetime,
+    actor: Actor | None = None,
+    fence: Fence = no_fence,
 ) -> Look:
     """Judge the published scores of the last complete windows, by the labels known at ``as_of``."""
-    bundle = Bundle(tracking.cache_folder().fetch(version.model_id))
+    bundle = Bundle.open(spec.name, version, actor=actor, fence=fence)
     entity, label_feed, rule = feeds[spec.entity], feeds[spec.labels.feed], spec.monitoring.rule
     metric = get_metric(spec.metric.name, spec.task.type)
     threshold = bundle.facts["threshold"]

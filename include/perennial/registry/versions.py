@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from perennial.errors import ChampionMovedError, ConflictError, RegistryError
+from perennial.errors import ChampionMovedError, ConflictError, RegistryError, UsageError
 from perennial.ledger import Entry, Ledger
 from perennial.ledger.entries import champion_at
 from perennial.registry import heads, moves
@@ -97,6 +97,22 @@ def by_alias(model: str, alias: str) -> Version | None:
         if e.error_code in ABSENT:
             return None
         raise
+
+
+def named(model: str, version: str) -> Version:
+    """The version that somebody asks for, by its number or an alias.
+
+    :raises UsageError: when there is none.
+    """
+    if version.isdigit():
+        try:
+            return get(model, version)
+        except RegistryError as e:
+            raise UsageError(str(e)) from e
+    found = by_alias(model, version)
+    if found is None:
+        raise UsageError(f"{model} has no version with the alias {version!r}: give a number, or champion")
+    return found
 
 
 def aliases(model: str) -> dict[str, str]:

@@ -20,7 +20,7 @@ from perennial.gates.verdict import GateResult, decide
 from perennial.lake.table import Fence, Snapshot, no_fence
 from perennial.ledger import Entry, Ledger
 from perennial.pages import page, section, table
-from perennial.registry import heads, tracking, versions
+from perennial.registry import heads, versions
 from perennial.runs import Actor
 from perennial.specs.partitions import block_of, grain_of, period
 from perennial.storage import to_json
@@ -81,8 +81,7 @@ def evaluate(
     feature definition; blocks that it trained on are left out too.
     """
     spec = plan.spec
-    cache = tracking.cache_folder()
-    own = Bundle(cache.fetch(candidate.model_id))
+    own = Bundle.open(spec.name, candidate, actor=actor, fence=fence)
     rows = load_rows(spec, plan.feeds, plan.definition, holdout)
     frame = own.frame("holdout")
     if len(frame) != len(rows.y) or not np.array_equal(frame["partition"].to_numpy().astype(str), rows.blocks):
@@ -146,7 +145,7 @@ def _against(
 ) -> GateResult:
     """The champion gate. What it needs is read first: an outage is worth a retry, and is no verdict."""
     spec = plan.spec
-    other = Bundle(tracking.cache_folder().fetch(champion.model_id))
+    other = Bundle.open(spec.name, champion, actor=actor, fence=fence)
     seen_until = dt.datetime.fromisoformat(other.facts["train_end"])
     seen = {block_of(plan.entity, k) for k in keys if period(plan.entity, k)[0] < seen_until}
     unseen = {block_of(plan.entity, k) for k in keys} - seen

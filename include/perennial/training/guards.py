@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from perennial.lake.homes import feed_table
 from perennial.ledger import Entry, Ledger
-from perennial.registry import tracking, versions
+from perennial.registry import versions
 from perennial.runs import Actor
 from perennial.specs import FeedSpec, ModelSpec
 from perennial.specs.durations import format_duration
@@ -59,7 +59,7 @@ def check_guards(
         f"{recent} retrainings in the last 30 days, at most {rules.max_per_month}",
         {"in_30_days": recent, "at_most": rules.max_per_month},
     )
-    new = _new_labels(spec, feeds, as_of)
+    new = _new_labels(spec, feeds, as_of, actor)
     labels = Guard(
         "new_labels",
         new >= rules.min_new_labels,
@@ -69,14 +69,14 @@ def check_guards(
     return [cooldown, budget, labels]
 
 
-def _new_labels(spec: ModelSpec, feeds: Mapping[str, FeedSpec], as_of: dt.datetime) -> int:
+def _new_labels(spec: ModelSpec, feeds: Mapping[str, FeedSpec], as_of: dt.datetime, actor: Actor) -> int:
     """Label rows known at ``as_of`` that were not known when the champion was trained."""
     label_feed = feeds[spec.labels.feed]
     last = last_labelled(spec, label_feed, as_of)
     champion = versions.by_alias(spec.name, versions.CHAMPION)
     known: dt.datetime | None = None
     if champion is not None:
-        bundle = Bundle(tracking.cache_folder().fetch(champion.model_id))
+        bundle = Bundle.open(spec.name, champion, actor=actor)
         known = dt.datetime.fromisoformat(bundle.facts["as_of"])
     total = 0
     for key, info in feed_table(label_feed).partitions().items():

@@ -36,7 +36,7 @@ class InputsSensor(_WaitingOperator):
         arms = resolve_arms(
             spec, entity, key, as_of, step.ledger, str(override) if override else None, step.actor, step.fence
         )
-        builders = builders_of(arms, specs.feeds)
+        builders = builders_of(spec, arms, specs.feeds, step.actor, step.fence)
         missing = sorted({m for b in builders for m in b.missing(key)})
         if missing:
             read = {n: f for b in builders for n, f in b.feeds.items()}
