@@ -26,8 +26,6 @@ Message = Callable[..., str]
         ({"compute": "{backend: docker}"}, "compute.backend: docker is not available yet (allowed today: local)"),
         ({"scoring": "{shards: 4}"}, "scoring.shards: 4 is not available yet (allowed today: 1)"),
         ({"scoring": "{on: {at: PT7H}}"}, "scoring.on: {at: ...} is not available yet (allowed today: data)"),
-        ({"gates": "{slices: [{by: origin}]}"}, "gates.slices is not available yet"),
-        ({"gates": "{fairness: {by: []}}"}, "gates.fairness is not available yet"),
         ({"gates": "{champion: {block: row}}"}, "gates.champion.block: row is not available yet"),
         ({"stage": "{latency_per_1000: PT1S}"}, "stage is not available yet"),
         ({"waive": "[]"}, "waive is not available yet"),
