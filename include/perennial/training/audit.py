@@ -52,18 +52,20 @@ def audit(
     threshold: float | None,
     left_out: int,
     rival: slices.Rival | None,
-    blocks: NDArray[Any] | None = None,
 ) -> Audit:
     """Judge slices and fairness on the rows ``keep`` of a holdout.
 
     :param rows: all rows of the holdout; ``scores``: the candidate's; ``rival``: the champion's, of the same rows.
-    :param blocks: the block of each row of ``rows``; default: theirs.
+    :param left_out: blocks of the holdout that are not among these rows.
     :raises DataError: when the entity feed no longer has the holdout's partitions.
     """
     spec = plan.spec
     columns, evidence = read_columns(plan, holdout, rows, audited_columns(spec))
     columns = {name: values[keep] for name, values in columns.items()}
-    at = (rows.blocks if blocks is None else blocks)[keep]
+    at: NDArray[Any] = rows.blocks[keep]
+    if spec.gates.champion.block == "row":  # each row is a block; a partition left out counts as many as the others
+        left_out = round(left_out * len(at) / max(len(np.unique(at)), 1))
+        at = np.arange(len(at))
     judged_on = slices.Rows(
         rows.y[keep],
         scores[keep],
