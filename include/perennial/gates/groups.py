@@ -94,7 +94,8 @@ def _range(text: str, bins: list[float], column: str) -> str:
     try:
         number = float(text)
     except ValueError:
-        raise DataError(f"{column} has the value {text!r}, which is no number, so its bins do not apply") from None
+        message = f'{column} has the value "{text}", which is no number, so its bins do not apply'
+        raise DataError(message) from None
     return _name(int(np.searchsorted(bins, number, side="right")), bins)
 
 

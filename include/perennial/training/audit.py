@@ -7,7 +7,7 @@ holdout's partitions; the evidence names the snapshot with its sha256.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -85,7 +85,9 @@ def audit(
         "fairness": {"table": fair.table, "fairlearn": fair.shown},
         "evidence": evidence,
     }
-    return Audit((*(s.result for s in sliced), fair.result), document)
+    read = {"columns_sha256": evidence["snapshot"]["sha256"]} if "snapshot" in evidence else {}
+    results = [replace(r, figures={**r.figures, **read}) for r in (*(s.result for s in sliced), fair.result)]
+    return Audit(tuple(results), document)
 
 
 def decisions(scores: NDArray[np.float64], threshold: float | None) -> NDArray[np.float64]:
