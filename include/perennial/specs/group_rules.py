@@ -34,6 +34,9 @@ def _fairness_rules(model: ModelSpec) -> Iterator[Problem]:
             "group, and here not_applicable with the reason"
         )
         yield Problem(message, (*place, "by"))
+    if gate.by and model.task.type == "multiclass" and "positive" not in model.task.model_fields_set:
+        message = "of several classes one is audited against all others: name it, as in task: {positive: full_time}"
+        yield Problem(message, (*place, "by"))
     for i, column in enumerate(gate.by):
         if column.column in {c.column for c in gate.by[:i]}:
             yield Problem(f'"{column.column}" is named twice: write one entry for a column', (*place, "by", i))
