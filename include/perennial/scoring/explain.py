@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from perennial.errors import DataError, UsageError
 from perennial.lake.homes import feature_table, feed_table, prediction_table
 from perennial.lake.table import PARTITION, PartitionedTable
-from perennial.registry import tracking, versions
+from perennial.registry import versions
 from perennial.scoring.contributions import contributions
 from perennial.specs import FeedSpec, ModelSpec
 from perennial.specs.partitions import period
@@ -84,7 +84,7 @@ def explain(spec: ModelSpec, feeds: Mapping[str, FeedSpec], key: str, partition:
     wanted = _key(entity, key)
     row = _published(spec, entity, wanted, partition)
     found = versions.get(spec.name, str(row["model_version"]))
-    bundle = Bundle(tracking.cache_folder().fetch(found.model_id))
+    bundle = Bundle.open(spec.name, found)
     again, X, source = _features(bundle, wanted, partition, row)
     background = bundle.frame("reference")[bundle.facts["columns"]]
     task = bundle.spec.task.type

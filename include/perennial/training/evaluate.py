@@ -1,11 +1,11 @@
-"""Judge a candidate on its holdout: floor, baseline, champion. The same code serves train and retrain."""
+"""Judge a candidate on its holdout: every gate of the spec. The same code serves train and retrain."""
 
 from __future__ import annotations
 
 import datetime as dt
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from perennial.gates.baseline import Baseline, baseline_gate
 from perennial.gates.champion import champion_gate, no_champion
 from perennial.gates.floor import floor_gate
 from perennial.gates.metrics import get_metric
+from perennial.gates.slices import Rival
 from perennial.gates.verdict import GateResult, decide
 from perennial.lake.table import Fence, Snapshot, no_fence
 from perennial.ledger import Entry, Ledger
@@ -25,6 +26,7 @@ from perennial.runs import Actor
 from perennial.specs.partitions import block_of, grain_of, period
 from perennial.storage import to_json
 from perennial.training import estimators
+from perennial.training.audit import audit, audit_sections
 from perennial.training.bundle import Bundle
 from perennial.training.data import Rows, load_rows, snapshot_rows
 from perennial.training.fit import Candidate
@@ -36,6 +38,7 @@ class Evaluation:
     """All gates' results and what they come to.
 
     :param champion: the version judged against; ``None``: there is none yet.
+    :param audits: tables of slices and groups, and where their columns came from (``training.audit``).
     """
 
     verdict: str
@@ -44,6 +47,7 @@ class Evaluation:
     warnings: tuple[str, ...]
     champion: str | None
     holdout: tuple[str, str]
+    audits: Mapping[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -53,6 +57,7 @@ class Evaluation:
             "warnings": list(self.warnings),
             "champion": self.champion,
             "holdout": list(self.holdout),
+            "audits": dict(self.audits),
         }
 
     @classmethod
@@ -64,6 +69,7 @@ class Evaluation:
             tuple(value["warnings"]),
             value["champion"],
             (value["holdout"][0], value["holdout"][1]),
+            value.get("audits", {}),
         )
 
 
@@ -114,10 +120,15 @@ def evaluate(
             first_version=champion is None,
         ),
     ]  # fmt: skip
-    judged = no_champion(spec.gates.champion.mode)
-    if champion is not None and spec.gates.champion.mode != "disabled":
-        judged = _against(plan, rows, scores, keep, covered, keys, champion, threshold, ledger, candidate, fence, actor)
-    results = [*floor_and_baseline, judged]
+    judged, rival = no_champion(spec.gates.champion.mode), None
+    compared = [spec.gates.champion.mode, *(s.mode for s in spec.gates.slices)]
+    if champion is not None and any(mode != "disabled" for mode in compared):
+        other = _contender(plan, rows, keep, covered, keys, champion, fence, actor)
+        rival = Rival(other.scores, other.mask, other.threshold)
+        if spec.gates.champion.mode != "disabled":
+            judged = _against(plan, rows, scores, keys, champion, other, threshold, ledger, candidate, fence, actor)
+    audited = audit(plan, holdout, rows, scores, keep, threshold, len(wanted) - len(covered), rival)
+    results = [*floor_and_baseline, judged, *audited.results]
     decision = decide(results)
     return Evaluation(
         decision.verdict,
@@ -126,17 +137,51 @@ def evaluate(
         tuple(decision.warnings),
         champion.version if champion else None,
         (keys[0], keys[-1]),
+        audited.document,
     )
+
+
+@dataclass(frozen=True)
+class _Contender:
+    """The champion on the holdout.
+
+    :param mask: rows that it may be compared on: labelled ones of blocks that it did not train on.
+    :param left_out: blocks that it did not train on, and that are not among these rows.
+    """
+
+    scores: NDArray[np.float64]
+    mask: NDArray[np.bool_]
+    left_out: int
+    threshold: float | None
+
+
+def _contender(
+    plan: TrainingPlan,
+    rows: Rows,
+    keep: NDArray[np.bool_],
+    covered: set[str],
+    keys: Sequence[str],
+    champion: versions.Version,
+    fence: Fence,
+    actor: Actor | None,
+) -> _Contender:
+    other = Bundle.open(plan.spec.name, champion, actor=actor, fence=fence)
+    seen_until = dt.datetime.fromisoformat(other.facts["train_end"])
+    seen = {block_of(plan.entity, k) for k in keys if period(plan.entity, k)[0] < seen_until}
+    unseen = {block_of(plan.entity, k) for k in keys} - seen
+    judged = unseen & covered
+    mask = keep & np.isin(rows.blocks, sorted(judged))
+    theirs = champion_scores(other, plan, sorted(set(plan.holdout_keys)), rows, fence)
+    return _Contender(theirs, mask, len(unseen) - len(judged), other.facts["threshold"])
 
 
 def _against(
     plan: TrainingPlan,
     rows: Rows,
     scores: NDArray[np.float64],
-    keep: NDArray[np.bool_],
-    covered: set[str],
     keys: Sequence[str],
     champion: versions.Version,
+    other: _Contender,
     threshold: float | None,
     ledger: Ledger,
     candidate: Candidate,
@@ -144,28 +189,21 @@ def _against(
     actor: Actor | None,
 ) -> GateResult:
     """The champion gate. What it needs is read first: an outage is worth a retry, and is no verdict."""
-    spec = plan.spec
-    other = Bundle.open(spec.name, champion, actor=actor, fence=fence)
-    seen_until = dt.datetime.fromisoformat(other.facts["train_end"])
-    seen = {block_of(plan.entity, k) for k in keys if period(plan.entity, k)[0] < seen_until}
-    unseen = {block_of(plan.entity, k) for k in keys} - seen
-    judged = unseen & covered
+    spec, mask = plan.spec, other.mask
     order = claim_holdout(ledger, plan, champion.version, keys[0], keys[-1], candidate.run_id, actor, fence)
-    mask = keep & np.isin(rows.blocks, sorted(judged))
-    theirs = champion_scores(other, plan, sorted(set(plan.holdout_keys)), rows, fence)
     return champion_gate(
         rows.y[mask],
         scores[mask],
-        theirs[mask],
+        other.scores[mask],
         rows.blocks[mask],
         spec=spec.gates.champion,
         metric=get_metric(spec.metric.name, spec.task.type),
         within=spec.metric.within,
         min_gain=spec.min_gain("champion"),
         judged_before=order,
-        left_out=len(unseen) - len(judged),
+        left_out=other.left_out,
         threshold_new=threshold,
-        threshold_old=other.facts["threshold"],
+        threshold_old=other.threshold,
     )
 
 
@@ -307,6 +345,7 @@ def report(plan: TrainingPlan, evaluation: Evaluation) -> bytes:
     """The page that shows a decision."""
     rows = [(r.gate, r.verdict, r.mode, r.reason, "; ".join(r.warnings)) for r in evaluation.results]
     parts = [section("Gates", table(("gate", "verdict", "mode", "why", "warnings"), rows, state=1))]
+    parts += audit_sections(evaluation.audits)
     for r in evaluation.results:
         shown = [(k, v) for k, v in r.figures.items() if v is not None]
         if shown:
