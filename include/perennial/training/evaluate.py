@@ -127,7 +127,8 @@ def evaluate(
         rival = Rival(other.scores, other.mask, other.threshold)
         if spec.gates.champion.mode != "disabled":
             judged = _against(plan, rows, scores, keys, champion, other, threshold, ledger, candidate, fence, actor)
-    audited = audit(plan, holdout, rows, scores, keep, threshold, len(wanted) - len(covered), rival)
+    known = own.facts.get("classes", ())
+    audited = audit(plan, holdout, rows, scores, keep, threshold, len(wanted) - len(covered), rival, known)
     results = [*floor_and_baseline, judged, *audited.results]
     decision = decide(results)
     return Evaluation(
