@@ -21,6 +21,7 @@ NAMES = (
     "drift",
     "validation",
     "lake_reads",
+    "signing",
     "warm",
     "demo",
     "backfill",
