@@ -3,11 +3,12 @@ somebody changed behind MLflow's back."""
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -66,8 +67,7 @@ def _changed(home: Path, model_id: str) -> Iterator[Path]:
         shutil.rmtree(copies, ignore_errors=True)
 
 
-def _sentence(story: Story, run: dict[str, object]) -> str:
-    """What the failed task says last, without Airflow's wrapping."""
-    text = story.why(run)
-    start = text.find("is refused")
-    return text[max(0, text.rfind('"', 0, start) + 1) : text.find('"', start)] if start >= 0 else text
+def _sentence(story: Story, run: Mapping[str, object]) -> str:
+    """What the failed task says, without Airflow's wrapping."""
+    found = re.search(r"RefusedError: (.*?)(;| \d{4}-\d\d-\d\dT|$)", story.why(run))
+    return found[1] if found else story.why(run)
