@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from perennial.errors import DataError, PerennialError, RegistryError
+from perennial.errors import DataError, PerennialError
 from perennial.lake.table import Fence, PartitionedTable, Snapshot, no_fence
 from perennial.ledger import Entry, Ledger
 from perennial.ledger.story import Story, version_story
@@ -42,7 +42,7 @@ class Facts:
     :param rivals_train_end: of the champion that it was compared with; ``None``: with none. ``unseen`` blocks of the
         holdout are later than that, and the comparison was over ``compared`` of them.
     :param stance: what the spec says about fairness; ``fairness``: the gate's entry.
-    :param signature: the newest entry on the signature; ``refused``: why the bundle does not verify now.
+    :param signature: the newest entry on the signature; ``digest``: of the bundle that was verified just now.
     :param stage: the newest entry on a stage check.
     :param fallback: the version to roll back to; ``first``: there never was a champion; ``lost``: why there is none.
     """
@@ -68,9 +68,8 @@ class Facts:
     stance: str
     not_applicable: str | None
     fairness: Entry | None
-    registered: bool
     signature: Entry | None
-    refused: str | None
+    digest: str
     stage: Entry | None
     fallback: str | None
     first: bool
@@ -202,18 +201,14 @@ def _bias(f: Facts) -> tuple[State, str]:
 
 
 def _signed(f: Facts) -> tuple[State, str]:
-    if not f.registered:
-        return "not_met", "it is not registered"
-    if f.refused is not None:
-        return "not_met", f.refused
     if f.signature is None:
         return "not_met", "no signature of it is on record"
     if f.signature.verdict != "signed":
         return "not_met", f.signature.reason
-    figures = f.signature.figures
-    return "met", (
-        f"version {f.version}, key {str(figures.get('key'))[:16]}, digest {str(figures.get('digest'))[:16]}, verified"
-    )
+    key, then = str(f.signature.figures.get("key")), str(f.signature.figures.get("digest"))
+    if then != f.digest:
+        return "not_met", f"its digest was {then[:16]} when it was registered, and is {f.digest[:16]} now"
+    return "met", f"version {f.version}, key {key[:16]}, digest {then[:16]}, verified"
 
 
 def _stage(f: Facts) -> tuple[State, str]:
@@ -241,6 +236,7 @@ def look(
     """Gather the facts of a version. Its data are read again, and its bundle is opened.
 
     :raises RegistryError: when MLflow does not have its bundle.
+    :raises RefusedError: when that is not what a trusted key has signed.
     """
     name = version.model
     bundle = Bundle.open(name, version, actor=actor, fence=fence)
@@ -256,7 +252,7 @@ def look(
     blocks = compared.figures.get("n_blocks") if compared is not None and not by_row else None
     data, rows = _read_again(bundle, plan)
     fallback, first, lost = _fallback(name, version, ledger, actor, fence)
-    facts, signature, stage = bundle.facts, _newest(story, "signature"), _newest(story, "stage")
+    facts = bundle.facts
     return Facts(
         model=name,
         version=version.version,
@@ -279,10 +275,9 @@ def look(
         stance=spec.gates.fairness.stance,
         not_applicable=spec.gates.fairness.not_applicable,
         fairness=gates.get("fairness"),
-        registered=True,
-        signature=signature,
-        refused=None,
-        stage=stage,
+        signature=_newest(story, "signature"),
+        digest=bundle.signed.digest,
+        stage=_newest(story, "stage"),
         fallback=fallback,
         first=first,
         lost=lost,
@@ -340,6 +335,6 @@ def _fallback(
         return None, not moves, None
     try:
         Bundle.open(model, champion, actor=actor, fence=fence)
-    except (PerennialError, RegistryError) as e:
+    except PerennialError as e:
         return None, False, f"version {champion.version} cannot be loaded again: {e}"
     return champion.version, False, None
