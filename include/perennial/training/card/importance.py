@@ -24,7 +24,7 @@ REPEATS = 5
 #: Rows that are scored in all; a sample of the holdout is taken so that it comes to no more.
 BUDGET = 250_000
 MIN_ROWS, FEWEST = 500, 100
-#: Seconds after which no further repeat begins: a slow model gets fewer repeats, and the card says how many.
+#: CPU seconds after which no further repeat begins: a slow model gets fewer repeats, and the card says how many.
 SECONDS = 5.0
 
 
@@ -76,18 +76,18 @@ def importance(
     size = min(n, max(MIN_ROWS, BUDGET // (REPEATS * len(columns))))
     taken = rng.choice(n, size, replace=False)
     X, y = rows.X.iloc[taken].reset_index(drop=True), rows.y[taken]
-    began = time.monotonic()
+    began = time.process_time()
     before = _value(metric, y, score(X), threshold)
-    if (whole := (time.monotonic() - began) * len(columns)) > seconds:  # not even one repeat would fit
+    if (whole := (time.process_time() - began) * len(columns)) > seconds:  # not even one repeat would fit
         size = max(FEWEST, int(size * seconds / whole))
         X, y = X.head(size), y[:size]
         before = _value(metric, y, score(X), threshold)
     if before is None:
         return None
     losses: dict[str, list[float]] = {c: [] for c in columns}
-    began, done = time.monotonic(), 0
+    began, done = time.process_time(), 0
     for _ in range(REPEATS):
-        if done and time.monotonic() - began > seconds * done / (done + 1):
+        if done and time.process_time() - began > seconds * done / (done + 1):
             break
         order = rng.permutation(size)
         for column in columns:

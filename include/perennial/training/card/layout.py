@@ -16,6 +16,7 @@ from perennial.training.audit import (
 )
 from perennial.training.card import record, svg
 from perennial.training.card.facts import CardFacts
+from perennial.training.card.importance import Feature
 from perennial.training.card.measures import Measure, headline
 from perennial.training.card.meta import front_matter
 from perennial.training.card.parts import (
@@ -207,10 +208,9 @@ def _gates(f: CardFacts) -> Iterator[Part]:
         1,
         "No gate is on record.",
     )
-    for r in f.evaluation.results:
-        shown = tuple((k.replace("_", " "), v) for k, v in r.figures.items() if v is not None)
-        if shown:
-            yield Table((f"figures of {r.gate}", "value"), tuple((k, words(v)) for k, v in shown))
+    said = {r.gate: {k.replace("_", " "): v for k, v in r.figures.items() if v is not None}
+            for r in f.evaluation.results}  # fmt: skip
+    yield Table(("gate", "figures"), tuple((gate, words(v)) for gate, v in said.items() if v), None, "No figures.")
 
 
 def _fairness(f: CardFacts) -> Iterator[Part]:
@@ -275,9 +275,13 @@ def _importance(f: CardFacts) -> Iterator[Part]:
     more = f" The {_BARS} largest of {len(found.features)}." if len(found.features) > _BARS else ""
     yield Plot(svg.importance(shown), f"Mean loss, and its range over repeats.{more}")
     yield Table(
-        ("feature", "mean loss", "least", "most"),
-        tuple((x.name, number(x.loss), number(x.least), number(x.most)) for x in found.features),
+        ("feature", "mean loss", "range"),
+        tuple((x.name, number(x.loss, 3), _range(x)) for x in found.features),
     )
+
+
+def _range(x: Feature) -> str:
+    return f"{number(x.least, 2)} to {number(x.most, 2)}" if x.least == x.least else words(None)
 
 
 def _caveats(f: CardFacts) -> Iterator[Part]:
@@ -309,10 +313,8 @@ def _caveats(f: CardFacts) -> Iterator[Part]:
 
 
 def _plain(name: str) -> str:
-    return name.removeprefix("neg_").replace("_", " ")
+    return name.removeprefix("neg_")
 
 
 def _float(value: Any) -> float | None:
     return None if value is None else float(value)
-
-

@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from perennial.training.card.parts import Card, Facts, Part, Plot, Prose, Table, Text, words
+from perennial.training.card.parts import Card, Facts, Part, Plot, Prose, Table, Text, cell, words
 from perennial.training.card.prose import to_markdown
 
 
@@ -43,13 +43,13 @@ def _part(part: Part) -> str:
 
 
 def _table(header: tuple[str, ...], rows: Any, state: int | None = None) -> str:
-    def cell(i: int, value: object) -> str:
-        text = words(value) if value != "" else ""
+    def said(i: int, value: object) -> str:
+        text = cell(value)
         return plain(text.replace("_", " ") if i == state else text)
 
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join(
-        "| " + " | ".join(h if n == 1 else cell(i, h) for i, h in enumerate(line)) + " |"
+        "| " + " | ".join(h if n == 1 else said(i, h) for i, h in enumerate(line)) + " |"
         for n, line in enumerate(lines)
     )
 

@@ -6,7 +6,11 @@ from typing import Any
 
 from perennial.training.card.facts import CardFacts
 
-_TASKS = {"binary": "tabular-classification", "multiclass": "tabular-classification", "regression": "tabular-regression"}
+_TASKS = {
+    "binary": "tabular-classification",
+    "multiclass": "tabular-classification",
+    "regression": "tabular-regression",
+}
 
 
 def front_matter(f: CardFacts) -> dict[str, Any]:

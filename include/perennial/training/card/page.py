@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from html import escape
 
 from perennial import pages
-from perennial.training.card.parts import Card, Facts, Part, Plot, Prose, Section, Table, Text, words
+from perennial.training.card.parts import Card, Facts, Part, Plot, Prose, Section, Table, Text, cell, words
 from perennial.training.card.prose import to_html
 
 _STYLE = """
@@ -25,8 +26,11 @@ td.long{overflow-wrap:anywhere;min-width:13ch;font-size:12.5px}
 caption{text-align:left;color:var(--soft);font-size:13px;padding:0 0 4px}
 .met,.signed,.promote{color:var(--good);font-weight:600}.not_met,.refused{color:var(--bad);font-weight:600}
 .waived{color:var(--wait);font-weight:600}.not_applicable{color:var(--soft)}
-figure{margin:0 0 14px}figcaption{color:var(--soft);font-size:13px}
-svg{width:100%;height:auto;display:block;font:11px system-ui,sans-serif}svg text{fill:var(--soft)}svg text.n,svg text.a{fill:var(--fg)}
+.side{display:flex;flex-wrap:wrap;gap:0 28px;align-items:flex-start}
+.side figure{flex:1 1 420px;max-width:640px}.side .wrap{flex:1 1 300px;max-width:100%}.side .wrap table{min-width:0}
+figure{margin:0 0 14px;min-width:0}figcaption{color:var(--soft);font-size:13px}
+svg{width:100%;height:auto;display:block;font:11px system-ui,sans-serif}
+svg text{fill:var(--soft)}svg text.n,svg text.a{fill:var(--fg)}
 svg .g{stroke:var(--line);fill:none}svg .d{stroke:var(--soft);stroke-dasharray:4 4;fill:none}
 svg .l{stroke:var(--accent);stroke-width:1.5;fill:none}svg .e{stroke:var(--fg);stroke-width:1.2;fill:none}
 svg .p{fill:var(--accent)}svg .b{fill:var(--accent);opacity:.75}svg .z{stroke:var(--fg);fill:none}
@@ -62,8 +66,16 @@ def to_page(card: Card) -> bytes:
 
 
 def _section(section: Section) -> str:
-    content = "".join(_part(p) for p in section.parts) or f"<p>{escape(words(None))}</p>"
+    content = "".join(_parts(section.parts)) or f"<p>{escape(words(None))}</p>"
     return f'<h2 id="{_anchor(section.title)}">{escape(section.title)}</h2>{content}'
+
+
+def _parts(parts: tuple[Part, ...]) -> Iterator[str]:
+    """Each part; a plot and the table of its figures stand side by side where there is room."""
+    for i, part in enumerate(parts):
+        after = isinstance(part, Table) and i > 0 and isinstance(parts[i - 1], Plot)
+        before = isinstance(part, Plot) and i + 1 < len(parts) and isinstance(parts[i + 1], Table)
+        yield f"{'<div class=side>' * before}{_part(part)}{'</div>' * after}"
 
 
 def _part(part: Part) -> str:
@@ -93,7 +105,7 @@ def _table(table: Table) -> str:
 
 
 def _cell(value: object, state: bool, numeric: bool) -> str:
-    text = words(value)
+    text = cell(value)
     if state:
         return f'<td class="{_word(str(value))}">{escape(text.replace("_", " "))}</td>'
     if numeric:

@@ -12,7 +12,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+from perennial.specs.durations import format_duration
+
 UNKNOWN = "not known"
+#: A cell where nothing is meant to stand.
+NOTHING = "–"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +36,7 @@ class Facts:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Rows under a header. ``state``: the column whose words are a verdict. ``none``: what to say when there are none."""
+    """Rows under a header. ``state``: the column whose words are a verdict. ``none``: what to say without rows."""
 
     header: tuple[str, ...]
     rows: tuple[tuple[Any, ...], ...]
@@ -101,11 +105,18 @@ def words(value: Any) -> str:
         return number(value)
     if isinstance(value, dt.datetime):
         return f"{value:%Y-%m-%d %H:%M} UTC"
+    if isinstance(value, dt.timedelta):
+        return format_duration(value)
     if isinstance(value, list | tuple):
         return ", ".join(words(v) for v in value) or "none"
     if isinstance(value, dict):
         return ", ".join(f"{k}: {words(v)}" for k, v in value.items()) or "none"
     return str(value)
+
+
+def cell(value: Any) -> str:
+    """A value in a table, where an empty text means that there is nothing to say."""
+    return NOTHING if value == "" else words(value)
 
 
 def number(value: float | None, digits: int = 4) -> str:

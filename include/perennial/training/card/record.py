@@ -63,8 +63,8 @@ def drift(f: CardFacts) -> Iterator[Part]:
         return
     kinds = (f.drift.get("plan") or {}).get("kinds") or {}
     yield Text(
-        f"Calibrated to {number(spec.drift.false_asks_per_year, 3)} false asks a year, if the coming weeks resemble the "
-        "training window."
+        f"Calibrated to {number(spec.drift.false_asks_per_year, 3)} false asks a year, if the coming weeks resemble "
+        "the training window."
     )
     yield Table(
         ("column", "kind", "threshold of the distance"),

@@ -74,8 +74,8 @@ def calibration(found: Calibration) -> str:
 def importance(features: Sequence[Feature]) -> str:
     """A bar for each feature, with the range over repeats."""
     known = [f for f in features if math.isfinite(f.loss)]
-    left = 16 + 6.6 * max((min(len(f.name), 26) for f in known), default=10)
-    row, width = 21, 640
+    left = 12 + 6.2 * max((min(len(f.name), 26) for f in known), default=10)
+    row, width = 20, 480
     height = row * max(len(known), 1) + 34
     low = min((min(f.least, 0.0) for f in known), default=0.0)
     high = max((f.most for f in known), default=1.0)
@@ -85,7 +85,7 @@ def importance(features: Sequence[Feature]) -> str:
         return left + (v - low) / (high - low) * (width - left - 16)
 
     parts = []
-    for t in _nice(low, high):
+    for t in _nice(low, high, 4):
         parts.append(f'<path class="g" d="M{x(t):.1f} {height - 26}V4"/>')
         parts.append(f'<text x="{x(t):.1f}" y="{height - 8}" text-anchor="middle">{_tick(t)}</text>')
     for i, f in enumerate(known):
@@ -94,7 +94,8 @@ def importance(features: Sequence[Feature]) -> str:
         parts.append(f'<text class="n" x="{left - 8:.1f}" y="{top + 12}" text-anchor="end">{escape(name)}</text>')
         begin, end = sorted((x(0.0), x(f.loss)))
         note = f"{f.name}: {f.loss:.4g} ({f.least:.4g} to {f.most:.4g})"
-        parts.append(f'<rect class="b" x="{begin:.1f}" y="{top}" width="{max(end - begin, 0.5):.1f}" height="{row - 7}">'
+        wide = max(end - begin, 0.5)
+        parts.append(f'<rect class="b" x="{begin:.1f}" y="{top}" width="{wide:.1f}" height="{row - 7}">'
                      f"<title>{escape(note)}</title></rect>")  # fmt: skip
         middle = top + (row - 7) / 2
         parts.append(f'<path class="e" d="M{x(f.least):.1f} {middle}H{x(f.most):.1f}"/>')
