@@ -136,7 +136,7 @@ def _data(f: Facts) -> tuple[State, str]:
 def _lock(f: Facts) -> tuple[State, str]:
     sha = f.digests.get("lock_sha256", "none")
     if sha == "none":
-        return "not_met", "there is no requirements.lock beside or above the model's folder"
+        return "not_met", "there is no requirements.lock beside or above the model's folder, nor above Perennial's own"
     if f.pinned is None:
         return "met", f"lock {sha[:12]}, which is not here to be compared with"
     pins = {_plain(name): version for name, version in f.pinned.items()}

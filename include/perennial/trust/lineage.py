@@ -119,8 +119,9 @@ def _lock(folder: Path) -> str:
 
 
 def _lock_file(folder: Path) -> Path | None:
-    """The lock beside or above a folder: that of the project that the folder is part of."""
-    return next((p for parent in (folder, *folder.parents) if (p := parent / "requirements.lock").is_file()), None)
+    """The lock beside or above a folder: that of the project that it is part of; else the one that Perennial runs by."""
+    places = (folder, *folder.parents, *_PACKAGE.parents)
+    return next((p for place in places if (p := place / "requirements.lock").is_file()), None)
 
 
 def locked(folder: Path, sha256: str) -> dict[str, str] | None:
