@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import datetime as dt
 import re
+import shutil
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlparse
 
 import pytest
 import yaml
@@ -20,7 +22,7 @@ from perennial.registry import tracking, versions
 from perennial.registry.checklist import Checklist, Item, on_record
 from perennial.runs import RunState
 from perennial.specs import ModelSpec
-from perennial.training.attest import record_signature
+from perennial.training.attest import record_signature, trust_tags
 from perennial.training.bundle import Bundle
 from perennial.training.card.facts import CardFacts, gather
 from perennial.training.card.layout import NO_README, card
@@ -57,10 +59,19 @@ def checked(life: Life, version: str = "1", **spec: Any) -> Checklist:
     return check(said, versions.get(MODEL, version), as_of=AS_OF, actor=actor, ledger=life.ledger)
 
 
-def gathered(life: Life, done: Trained) -> CardFacts:
-    found = versions.get(MODEL, "1")
-    story = version_story(life.ledger, MODEL, "1", found.run_id)
-    return gather(Bundle.open(MODEL, found), "1", found.run_id, done.evaluation, story, checked(life), None)
+_FACTS: list[CardFacts] = []  # plain values of one version, gathered by the first test that asks
+
+
+@pytest.fixture
+def facts(request: pytest.FixtureRequest) -> CardFacts:
+    """What the card of the first version says."""
+    if not _FACTS:
+        life, done = request.getfixturevalue("life"), request.getfixturevalue("trained")
+        found = versions.get(MODEL, "1")
+        story = version_story(life.ledger, MODEL, "1", found.run_id)
+        bundle = Bundle.open(MODEL, found)
+        _FACTS.append(gather(bundle, "1", found.run_id, done.evaluation, story, checked(life), None))
+    return _FACTS[0]
 
 
 class Page(HTMLParser):
@@ -131,20 +142,19 @@ def test_the_first_version_meets_its_checklist_and_has_a_card_in_mlflow(life: Li
     assert client.get_model_version(MODEL, "1").description == description
 
 
-def test_a_card_loads_nothing_and_runs_nothing(life: Life, trained: Trained) -> None:
+def test_a_card_loads_nothing_and_runs_nothing(facts: CardFacts) -> None:
     links = (("MLflow run", "https://mlflow.example.org/run"),)
-    page = Page(to_page(card(replace(gathered(life, trained), links=links))).decode())
+    page = Page(to_page(card(replace(facts, links=links))).decode())
     assert not {"script", "link", "img", "iframe", "object", "embed", "form", "base"} & {t for t, _ in page.tags}
     for tag, attrs in page.tags:
         assert "src" not in attrs and not any(name.startswith("on") for name in attrs), tag
         assert tag == "a" or "href" not in attrs
-    style = to_page(card(gathered(life, trained))).decode().partition("</style>")[0]
+    style = to_page(card(facts)).decode().partition("</style>")[0]
     assert "url(" not in style and "@import" not in style
 
 
-def test_what_strangers_wrote_stays_text(life: Life, trained: Trained) -> None:
+def test_what_strangers_wrote_stays_text(facts: CardFacts) -> None:
     evil = '"><script>alert(1)</script>'
-    facts = gathered(life, trained)
     spec = facts.plan.spec.model_copy(update={"description": evil, "owner": evil})
     gates = tuple(replace(r, reason=evil) for r in facts.evaluation.results)
     facts = replace(
@@ -162,14 +172,13 @@ def test_what_strangers_wrote_stays_text(life: Life, trained: Trained) -> None:
     assert "](javascript" not in to_text(made)
 
 
-def test_without_a_readme_the_card_says_so_plainly(life: Life, trained: Trained) -> None:
-    made = card(replace(gathered(life, trained), readme=None))
+def test_without_a_readme_the_card_says_so_plainly(facts: CardFacts) -> None:
+    made = card(replace(facts, readme=None))
     assert NO_README in Page(to_page(made).decode()).sections["Intended use and limits"]
     assert "so nobody has said what this model is meant for" in to_text(made)
 
 
-def test_what_is_not_known_is_said_to_be_not_known(life: Life, trained: Trained) -> None:
-    facts = gathered(life, trained)
+def test_what_is_not_known_is_said_to_be_not_known(facts: CardFacts) -> None:
     unknown = tuple(replace(m, value=None, low=None, high=None, why_not="no rows") for m in facts.measures)
     facts = replace(
         facts,
@@ -193,23 +202,33 @@ def test_what_is_not_known_is_said_to_be_not_known(life: Life, trained: Trained)
     assert not re.search(r"\bnan\b|\bNone\b|\binf\b", whole)
 
 
-def test_rows_that_are_gone_block_a_promotion_by_name(life: Life, trained: Trained) -> None:
-    import shutil
-    from urllib.parse import urlparse
-
+def test_rows_that_are_gone_block_a_promotion_by_name(life: Life) -> None:
+    done = life.train("own", AS_OF, window_days=14)
+    bundle = Bundle.open(MODEL, done.candidate)
+    two = versions.register(MODEL, done.candidate.run_id, done.candidate.model_id, trust_tags(bundle))
+    record_signature(two, bundle, AS_OF, life.ledger, done.actor)
+    assert life.stage("2").passed
+    assert not checked(life, "2").unmet
     shutil.rmtree(urlparse(feed_table(life.feeds["arrivals"]).uri).path)
-    found = checked(life)
+    found = checked(life, "2")
     assert [i.item for i in found.unmet] == ["data_versioned"]
     assert "arrivals" in found.unmet[0].reason
+
+    def promote() -> str | None:
+        given = {"expected": "1", "reason": "r", "as_of": AS_OF, "actor": life.actor("x"), "ledger": life.ledger}
+        return versions.promote(MODEL, "2", **given)  # type: ignore[arg-type]
+
     with pytest.raises(UnmetError, match="training data versioned and found again"):
-        versions.promote(MODEL, "1", expected="1", reason="r", as_of=AS_OF, actor=life.actor("x"), ledger=life.ledger)
-    waived = checked(life, waive=[{"item": "data_versioned", "reason": "kept on tape"}])
+        promote()
+    assert versions.aliases(MODEL)["champion"] == "1"
+    waived = checked(life, "2", waive=[{"item": "data_versioned", "reason": "kept on tape"}])
     assert waived.verdict == "waived" and "kept on tape" in waived.reason
-    versions.promote(MODEL, "1", expected="1", reason="r", as_of=AS_OF, actor=life.actor("x"), ledger=life.ledger)
-    assert on_record(life.ledger, MODEL, "1") == waived
+    promote()
+    assert versions.aliases(MODEL) == {"champion": "2", "previous": "1"}
+    assert on_record(life.ledger, MODEL, "2") == waived
 
 
-def test_a_second_version_names_the_one_to_roll_back_to(life: Life, trained: Trained) -> None:
+def test_a_second_version_names_the_one_to_roll_back_to(life: Life) -> None:
     two = life.second()
     found = {i.item: i for i in checked(life, two).items}
     assert (found["rollback_ready"].state, found["rollback_ready"].reason.split(" stays")[0]) == ("met", "version 1")

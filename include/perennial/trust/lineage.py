@@ -119,7 +119,7 @@ def _lock(folder: Path) -> str:
 
 
 def _lock_file(folder: Path) -> Path | None:
-    """The lock beside or above a folder: that of the project that it is part of; else the one that Perennial runs by."""
+    """The lock beside or above a folder, that of the project that it is part of; else the one above Perennial."""
     places = (folder, *folder.parents, *_PACKAGE.parents)
     return next((p for place in places if (p := place / "requirements.lock").is_file()), None)
 
