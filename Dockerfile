@@ -11,6 +11,8 @@ RUN pip install --no-cache-dir --disable-pip-version-check --require-hashes --no
 COPY --chown=airflow:0 dags /opt/airflow/dags
 COPY --chown=airflow:0 plugins /opt/airflow/plugins
 COPY --chown=airflow:0 include /opt/airflow/include
+# versions say which lock they were trained by
+COPY --chown=airflow:0 requirements.lock /opt/airflow/requirements.lock
 
 ENV PYTHONPATH=/opt/airflow/include \
     PERENNIAL_SPECS=/opt/airflow/include \

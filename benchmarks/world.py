@@ -114,6 +114,7 @@ def make(home: str, runtime: str = "sklearn") -> dict[str, str]:
     new_pair(Path(home) / "keys")
     from perennial.ledger import Ledger
     from perennial.registry import versions
+    from perennial.registry.checklist import Checklist, record
     from perennial.runs import Actor
     from perennial.specs.loader import load_specs
     from perennial.training.data import snapshot_rows
@@ -132,6 +133,7 @@ def make(home: str, runtime: str = "sklearn") -> dict[str, str]:
     actor = Actor(f"{MODEL}.train", "bench", "fit")
     done = fit(plan, train, holdout, actor)
     version = versions.register(MODEL, done.run_id, done.model_id, {"verdict": "pass"})
+    record(Checklist(MODEL, version.version, ()), Ledger(), actor, as_of.isoformat())
     versions.promote(
         MODEL, version.version, expected=None, reason="benchmark", as_of=as_of, actor=actor, ledger=Ledger()
     )

@@ -16,7 +16,8 @@ DOC = """
 
 Freezes a data version as of the run's instant, trains, judges on later data that nobody trained on, and passes the
 gates (floor, baseline, champion). What passes is registered in MLflow and promoted; what fails or holds is rejected,
-with figures: see the *Report* button of `evaluate` and the ledger.
+with figures: see the *Report* button of `evaluate` and the ledger. Before the rollout stands a checklist, computed from
+facts; it and everything else about a version is on its *Model card*.
 
 The form starts it by hand: another instant, a shorter window, another seed, or a dry run.
 """

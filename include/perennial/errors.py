@@ -34,6 +34,10 @@ class ChampionMovedError(ConflictError):
     """The champion is no longer the one that was judged against. Only a new comparison helps."""
 
 
+class UnmetError(PerennialError):
+    """A version's checklist is not met, so it is not promoted. Retrying does not help."""
+
+
 class NotReadyError(PerennialError):
     """An input has not landed yet. Waiting helps."""
 

@@ -26,12 +26,12 @@ th{color:var(--soft);font-weight:600}td.n,th.n{text-align:right;font-variant-num
 """
 
 
-def page(title: str, lead: str, *sections: str) -> bytes:
-    """A whole HTML page. ``title`` and ``lead`` are text; ``sections`` are HTML."""
+def page(title: str, lead: str, *sections: str, style: str = "") -> bytes:
+    """A whole HTML page. ``title`` and ``lead`` are text; ``sections`` are HTML, ``style`` adds to the style sheet."""
     return (
         f'<!doctype html><html lang="en"><meta charset="utf-8">'
         f'<meta name="viewport" content="width=device-width,initial-scale=1"><title>{escape(title)}</title>'
-        f'<style>{_STYLE}</style><main><h1>{escape(title)}</h1><p class="lead">{escape(lead)}</p>'
+        f'<style>{_STYLE}{style}</style><main><h1>{escape(title)}</h1><p class="lead">{escape(lead)}</p>'
         f"{''.join(sections)}</main></html>"
     ).encode()
 

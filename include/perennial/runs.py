@@ -79,7 +79,10 @@ class RunState:
 
     def report(self, name: str, html: bytes) -> str:
         """Store a page and return where to open it: a URL when reports are served, else the URI."""
-        key = f"reports/{self.name}/{name}"
-        self.store.put(key, html)
+        self.store.put(f"reports/{self.name}/{name}", html)
+        return self.report_url(name)
+
+    def report_url(self, name: str) -> str:
+        """Where a page of this run can be opened: a URL when reports are served, else the URI."""
         served = settings().reports_url
-        return f"{served}/{self.name}/{name}" if served else join(settings().state, key)
+        return f"{served}/{self.name}/{name}" if served else join(settings().state, f"reports/{self.name}/{name}")

@@ -15,6 +15,7 @@
 ``PERENNIAL_SIGNING_CONN_ID``  Airflow connection whose password is the private key; wins over the line above
 ``PERENNIAL_TRUSTED_KEYS``     public keys (PEM, or files and folders separated by ``:``) whose versions may be used;
                                default ``$PERENNIAL_HOME/keys/trusted``
+``PERENNIAL_WAIVE``            items of the checklist that this environment waives, as ``item: reason; item: reason``
 ``PERENNIAL_PORT``             port of Airflow in the embedded stack (8080); MLflow takes the next one
 ``PERENNIAL_REPORTS_URL``      where reports under ``$PERENNIAL_STATE/reports`` can be opened in a browser
 ``PERENNIAL_AIRFLOW``          URL of Airflow, for ``perennial status``; default: the embedded stack's
@@ -48,6 +49,7 @@ class Settings:
     signing_key: str = field(repr=False)
     signing_conn_id: str | None
     trusted_keys: str
+    waive: str
     port: int
     reports_url: str | None
     airflow: str
@@ -74,6 +76,7 @@ class Settings:
             signing_key=e.get("PERENNIAL_SIGNING_KEY") or str(home / "keys" / "signing.pem"),
             signing_conn_id=e.get("PERENNIAL_SIGNING_CONN_ID") or None,
             trusted_keys=e.get("PERENNIAL_TRUSTED_KEYS") or str(home / "keys" / "trusted"),
+            waive=e.get("PERENNIAL_WAIVE") or "",
             port=port,
             reports_url=(e.get("PERENNIAL_REPORTS_URL") or "").rstrip("/") or None,
             airflow=(e.get("PERENNIAL_AIRFLOW") or f"http://127.0.0.1:{port}").rstrip("/"),

@@ -25,3 +25,13 @@ class MlflowLink(BaseOperatorLink):
     def get_link(self, operator: Any, *, ti_key: Any) -> str:
         """Airflow asks right after the task has run, in the same process."""
         return getattr(operator, "mlflow_url", None) or ""
+
+
+class CardLink(BaseOperatorLink):
+    """The model card."""
+
+    name = "Model card"
+
+    def get_link(self, operator: Any, *, ti_key: Any) -> str:
+        """Airflow asks right after the task has run, in the same process."""
+        return getattr(operator, "card_url", None) or ""

@@ -20,6 +20,7 @@ POLICY = ExceptionRetryPolicy(
                 "perennial.errors.SignatureError",
                 "perennial.errors.RefusedError",
                 "perennial.errors.StageError",
+                "perennial.errors.UnmetError",
             ],
             action=RetryAction.FAIL,
             reason="retrying cannot help: see the message",

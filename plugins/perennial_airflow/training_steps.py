@@ -7,6 +7,7 @@ from airflow.sdk import Label, Param
 from perennial.specs import ModelSpec
 from perennial_airflow import assets
 from perennial_airflow.operators import training as op
+from perennial_airflow.operators.checklist import ChecklistOperator
 
 FORM = {
     "as_of": Param(
@@ -46,11 +47,12 @@ def training_steps(spec: ModelSpec) -> None:
     gates = op.MetricGateOperator(task_id="gates", **light)
     register = op.RegisterOperator(task_id="register", **light, outlets=[assets.version(spec.name)])
     stage_check = op.StageCheckOperator(task_id="stage_check", **heavy)
+    checklist = ChecklistOperator(task_id="checklist", **heavy)
     rollout = op.ImmediateRolloutOperator(task_id="rollout", name=spec.name, pool="perennial_promote")
     reject = op.RejectOperator(task_id="reject", **light)
     report_only = op.RejectOperator(task_id="report_only", **light)
 
     plan >> features >> fit >> evaluate >> gates
-    gates >> Label("pass") >> register >> stage_check >> rollout
+    gates >> Label("pass") >> register >> stage_check >> checklist >> rollout
     gates >> Label("fail or hold") >> reject
     gates >> Label("dry run") >> report_only

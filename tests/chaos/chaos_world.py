@@ -69,6 +69,7 @@ estimator: {type: sklearn.linear_model.LogisticRegression}
 training: {window: P28D}
 gates:
   floor: {roc_auc: 0.6}
+  fairness: {not_applicable: Visits that nobody made.}
 monitoring:
   rule: {k: 1, n: 1}
 retraining: {min_new_labels: 100}

@@ -34,6 +34,7 @@ estimator: {type: "pipeline.py:build"}
 gates:
   floor: {roc_auc: 0.5}
   baseline: {mode: disabled}
+  fairness: {not_applicable: A test decides about nobody.}
 retries: 2
 """
 QUICK_SQL = """

@@ -115,7 +115,7 @@ def weak(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, **gates: Any) -> Path:
     path = root / "models" / "flight_delay" / "model.yaml"
     spec = yaml.safe_load(path.read_text())
     spec["estimator"]["params"] = {"max_iter": 10}
-    spec["gates"] = gates
+    spec["gates"] = {"fairness": spec["gates"]["fairness"], **gates}
     path.write_text(yaml.safe_dump(spec))
     monkeypatch.setenv("PERENNIAL_SPECS", str(root))
     return root

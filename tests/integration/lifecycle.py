@@ -14,6 +14,8 @@ from perennial.lake.table import Snapshot, no_fence
 from perennial.ledger import Ledger
 from perennial.local.landing import Feed, LandingSimulator
 from perennial.registry import versions
+from perennial.registry.checklist import Checklist
+from perennial.registry.checklist import record as record_checklist
 from perennial.runs import Actor, RunState
 from perennial.scoring import predict
 from perennial.specs import FeedSpec, ModelSpec
@@ -116,7 +118,9 @@ class Life:
         fence: Callable[[], None] = no_fence,
         event: str = "promote",
     ) -> str | None:
-        """Move the champion."""
+        """Move the champion, with a checklist on record: what it takes to meet one is another test's concern."""
+        if event == "promote":
+            record_checklist(Checklist(self.spec.name, version, ()), self.ledger, self.actor(run), None)
         return versions.promote(
             self.spec.name, version, expected=expected, reason="a test says so", as_of=as_of,
             actor=self.actor(run, "rollout"), ledger=self.ledger, fence=fence, event=event,

@@ -19,6 +19,7 @@ from perennial.ledger import Ledger
 from perennial.local.landing import LandingSimulator
 from perennial.registry import tracking, versions
 from perennial.specs.partitions import keys_between
+from perennial.training.attest import record_signature
 from perennial.training.bundle import Bundle
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
@@ -103,7 +104,7 @@ def test_train_passes_registers_and_rolls_out(
 ) -> None:
     weak(monkeypatch, tmp_path, **GOOD)
     ran = airflow.run("flight_delay.train", as_of="2013-03-26", window=20)
-    assert ran.state == "success" and ran.done("gates", "register", "stage_check", "rollout"), ran.log
+    assert ran.state == "success" and ran.done("gates", "register", "stage_check", "checklist", "rollout"), ran.log
     assert ran.skipped("reject", "report_only")
     assert ran.events == [("flight_delay.version", None)]
     assert versions.aliases("flight_delay") == {"champion": "2", "previous": "1"}
@@ -302,6 +303,11 @@ def test_operate_rolls_back_and_promotes_on_record(airflow: Airflow, life: Life)
     early = airflow.run("flight_delay.operate", action="promote", version=int(two), reason="it is time")
     assert early.state == "failed" and early.said.startswith(f"flight_delay version {two} has had no stage check")
     assert life.stage(two).passed
+    blocked = airflow.run("flight_delay.operate", action="promote", version=int(two), reason="it is time")
+    assert blocked.state == "failed" and "registered and signed: no signature of it is on record" in blocked.said
+    assert versions.aliases("flight_delay") == {"champion": "1"}
+    found = versions.get("flight_delay", two)
+    record_signature(found, Bundle.open("flight_delay", found), utc("2013-03-20T04:00"), life.ledger, life.actor("s"))
     ran = airflow.run("flight_delay.operate", action="promote", version=int(two), reason="it is time")
     assert ran.state == "success" and ran.done("promote") and ran.skipped("roll_back"), ran.log
     assert versions.aliases("flight_delay") == {"champion": two, "previous": "1"}

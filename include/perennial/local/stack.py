@@ -53,6 +53,8 @@ START_SECONDS = 420.0
 _HOST = "127.0.0.1"
 _OWN_FOLDER = str(Path(__file__).parents[2])  # where this package lies; the project may be another folder
 _ADMIN = "admin"
+# For looking at changes: it trains from a checkout under work, or from one without git. Only an unmet item is waived.
+_WAIVED = "code_committed: the embedded stack trains from whatever its checkout holds"
 _PORTS = ("Airflow", "MLflow")
 _AIRFLOW: dict[str, tuple[str, ...]] = {
     "api-server": ("api-server",),
@@ -459,6 +461,7 @@ class Stack:
             "PERENNIAL_PORT": str(self.port),
             "PERENNIAL_SPECS": env.get("PERENNIAL_SPECS") or include,
             "PERENNIAL_REPORTS_URL": f"{self.urls['airflow']}/perennial/reports",
+            "PERENNIAL_WAIVE": env.get("PERENNIAL_WAIVE") or _WAIVED,
             "MLFLOW_TRACKING_URI": self.urls["mlflow"],
             "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
         }

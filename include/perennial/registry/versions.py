@@ -14,7 +14,7 @@ from typing import Any
 from perennial.errors import ChampionMovedError, ConflictError, RegistryError, UsageError
 from perennial.ledger import Entry, Ledger
 from perennial.ledger.entries import champion_at
-from perennial.registry import heads, moves
+from perennial.registry import checklist, heads, moves
 from perennial.registry.once import once
 from perennial.registry.tracking import ABSENT, MODEL_TAG, client, sentence
 from perennial.runs import Actor
@@ -146,11 +146,13 @@ def promote(
     :param expected: the champion that was judged against (``None``: there was none).
     :returns: the version that was champion before.
     :raises ConflictError: when the champion is another one by now.
+    :raises UnmetError: when the version's checklist does not let it (:func:`perennial.registry.checklist.require`).
     """
     target = get(model, version)
     entry_id = actor.entry_id("alias", CHAMPION, version)
     if ledger.find(model, id=entry_id):
         return expected
+    checklist.require(ledger, model, version, event)
     there = aliases(model)
     now = there.get(CHAMPION)
     if now != version:

@@ -451,6 +451,27 @@ class Gates(Strict):
         return kept
 
 
+#: What must hold before a version is promoted (``training.checklist`` says how each is found out).
+ChecklistItem = Literal[
+    "code_committed",
+    "data_versioned",
+    "dependencies_locked",
+    "environment_captured",
+    "unseen_data",
+    "bias_tested",
+    "registered_and_signed",
+    "stage_checked",
+    "rollback_ready",
+]
+
+
+class Waiver(Strict):
+    """An item of the checklist that this model may be promoted without."""
+
+    item: ChecklistItem = Field(description="Its name in the checklist.")
+    reason: Text = Field(description="Why; it stands in the ledger and in the card.")
+
+
 class Rollout(Strict):
     """How a new version meets production."""
 
@@ -585,6 +606,7 @@ class ModelSpec(Strict):
     compute: Compute = Field(default=Compute(), description="Where and with how much a model trains.")
     gates: Gates = Field(default=Gates(), description="What a candidate must pass before it becomes a version.")
     stage: Stage = Field(default=Stage(), description="Budgets of a version, checked before it may serve.")
+    waive: list[Waiver] = Field(default=[], description="Items of the checklist that may be unmet, each with a reason.")
     rollout: Rollout = Field(default=Rollout(), description="How a new version meets production.")
     scoring: Scoring = Field(default=Scoring(), description="When and how rows are scored.")
     monitoring: Monitoring = Field(default=Monitoring(), description="What is watched after scoring.")

@@ -39,7 +39,6 @@ _KEYS: dict[str, dict[Loc, str]] = {
         ("contract", "on_missing"): "nothing here, a missing partition fails its run with a sentence",
     },
     "model": {
-        ("waive",): "nothing here",
         ("approval",): "nothing here, a version that passes its gates is promoted",
         ("notify",): "nothing here",
         ("retirement",): "nothing here, versions are kept",
@@ -179,6 +178,10 @@ def model_rules(model: ModelSpec) -> Iterator[Problem]:
     if rule.k > rule.n:
         message = f"k ({rule.k}) is larger than n ({rule.n}), so the rule could never speak: write k: {rule.n} or less"
         yield Problem(message, ("monitoring", "rule", "k"))
+    waived = [w.item for w in model.waive]
+    for i, item in enumerate(waived):
+        if item in waived[:i]:
+            yield Problem(f'"{item}" is waived twice', ("waive", i, "item"))
     if not model.compute.timeout:
         yield Problem("no fit ends in no time: write a timeout such as PT2H", ("compute", "timeout"))
 

@@ -24,6 +24,7 @@ from perennial.training.bundle import write_bundle
 from perennial.training.data import Rows
 from perennial.training.learn import Progress, learn
 from perennial.training.plan import TrainingPlan, pipeline_digest
+from perennial.training.readme import read_readme
 from perennial.trust import signing
 from perennial.trust.lineage import runtime
 
@@ -135,6 +136,7 @@ def _fit(
                 "baseline": baseline.to_dict(),
                 "drift": reference.document,
                 "state": learned.state,
+                "readme": {"text": read_readme(Path(plan.folder))},
             },
             frames={
                 "reference": reference.sample,

@@ -6,12 +6,15 @@ import hashlib
 import importlib.metadata
 import os
 import platform
+import re
 import subprocess
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
+
+from perennial.settings import settings
 
 
 @dataclass(frozen=True)
@@ -26,14 +29,38 @@ class Code:
         return {"git_commit": self.commit, "git_dirty": str(self.dirty).lower(), "lock_sha256": self.lock}
 
 
-@lru_cache(maxsize=8)
 def code_identity(folder: Path) -> Code:
-    """The identity of the project around ``folder``. An image without git says it in ``PERENNIAL_GIT_COMMIT``."""
-    commit, dirty = os.environ.get("PERENNIAL_GIT_COMMIT", ""), False
-    if not commit:
-        commit = _git(folder, "rev-parse", "HEAD") or "unknown"
-        dirty = commit == "unknown" or bool(_git(folder, "status", "--porcelain", "--untracked-files=no"))
-    return Code(commit, dirty, _lock(folder))
+    """The identity of the code that acts for the model in ``folder``. An image without git says its commit in
+    ``PERENNIAL_GIT_COMMIT``.
+
+    Clean means that what decides an outcome is committed: the model's folder, the feeds, the defaults of the specs, the
+    lock and Perennial itself. A note or a notebook beside them makes nothing dirty.
+    """
+    commit = os.environ.get("PERENNIAL_GIT_COMMIT", "")
+    if commit:
+        return Code(commit, False, _lock(folder))
+    roots = dict.fromkeys((*settings().specs, folder.parent.parent))
+    parts = [part for root in roots for part in (root / "feeds", root / "defaults.yaml")]
+    return _identity(folder, (*parts, _PACKAGE))
+
+
+@lru_cache(maxsize=8)
+def _identity(folder: Path, others: tuple[Path, ...]) -> Code:
+    commit = _git(folder, "rev-parse", "HEAD") or "unknown"
+    lock = _lock_file(folder)
+    parts = [folder, *(p for p in others if p.exists()), *([lock] if lock else [])]
+    untracked = any(not _git(p, "ls-files", "--", ".") for p in parts if p.is_dir() and p != _PACKAGE)
+    return Code(commit, commit == "unknown" or untracked or any(_changed(p) for p in parts), _lock(folder))
+
+
+#: Where Perennial's own code lies; installed from a package it is in no work tree, and its version says what it is.
+_PACKAGE = Path(__file__).parents[1]
+
+
+def _changed(path: Path) -> bool:
+    """Whether something in a file or folder of a work tree is not committed."""
+    place, name = (path, ".") if path.is_dir() else (path.parent, path.name)
+    return bool(_git(place, "status", "--porcelain", "--untracked-files=normal", "--", name))
 
 
 #: Libraries that take part in every fit, or in reading its rows; those first that are likeliest to change a fit.
@@ -87,8 +114,19 @@ def _git(folder: Path, *arguments: str) -> str:
 
 
 def _lock(folder: Path) -> str:
-    for parent in (folder, *folder.parents):
-        lock = parent / "requirements.lock"
-        if lock.is_file():
-            return hashlib.sha256(lock.read_bytes()).hexdigest()
-    return "none"
+    lock = _lock_file(folder)
+    return "none" if lock is None else hashlib.sha256(lock.read_bytes()).hexdigest()
+
+
+def _lock_file(folder: Path) -> Path | None:
+    """The lock beside or above a folder, that of the project that it is part of; else the one above Perennial."""
+    places = (folder, *folder.parents, *_PACKAGE.parents)
+    return next((p for place in places if (p := place / "requirements.lock").is_file()), None)
+
+
+def locked(folder: Path, sha256: str) -> dict[str, str] | None:
+    """Versions by distribution, as the lock with that digest pins them; ``None`` when it lies here no longer."""
+    lock = _lock_file(folder)
+    if lock is None or hashlib.sha256(lock.read_bytes()).hexdigest() != sha256:
+        return None
+    return dict(re.findall(r"^([A-Za-z0-9][A-Za-z0-9._-]*)==(\S+)", lock.read_text(encoding="utf-8"), re.MULTILINE))

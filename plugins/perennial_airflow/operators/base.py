@@ -26,6 +26,7 @@ class StepOperator(BaseOperator):
         self.name = name
         self.report_url: str | None = None
         self.mlflow_url: str | None = None
+        self.card_url: str | None = None
 
     def execute(self, context: Context) -> Any:
         """Run the step; its result, under 8 kB, goes to XCom."""

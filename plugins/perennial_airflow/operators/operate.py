@@ -160,9 +160,21 @@ class MoveChampionOperator(StepOperator):
         self.event = event
 
     def step(self, step: Step) -> dict[str, Any]:
-        from perennial.registry import versions
+        from perennial.registry import checklist, versions
+        from perennial.training.checklist import check
 
         asked = step.state.read("request")
+        if not checklist.exempt(step.ledger, self.name, asked["target"], self.event):
+            found = check(
+                live_specs(self.name).model(self.name),
+                versions.get(self.name, asked["target"]),
+                as_of=dt.datetime.fromisoformat(asked["as_of"]),
+                actor=step.actor,
+                ledger=step.ledger,
+                fence=step.fence,
+            )
+            for line in found.lines():
+                self.log.info("%s", line)
         before = versions.promote(
             self.name,
             asked["target"],
