@@ -47,6 +47,7 @@ class Arena:
 
     :param mended: components that were started again: when, and after how many seconds they answered.
     :param outside: kills that came from outside, at any moment.
+    :param down: seconds that a component stays down once it has died; default: it is started again at once.
     """
 
     stack: Stack
@@ -54,6 +55,7 @@ class Arena:
     chaos: Path
     mended: list[dict[str, Any]] = field(default_factory=list)
     outside: list[dict[str, Any]] = field(default_factory=list)
+    down: dict[str, float] = field(default_factory=dict)
 
     def running(self) -> dict[int, dict[str, Any]]:
         """The tasks that run now, by process; those that have not come to their work yet have no name."""
@@ -139,7 +141,12 @@ def arena(root: Path, port: int, say: Callable[[str], None] = lambda text: None)
 
 def _keep(arena: Arena, stop: threading.Event, say: Callable[[str], None]) -> None:
     """What systemd or Kubernetes would do: start again what died."""
+    died: dict[str, float] = {}
     while not stop.wait(0.2):
+        now = time.monotonic()
+        died = {c.name: died.get(c.name, now) for c in arena.stack.ended}
+        if any(now - since < arena.down.get(name, 0) for name, since in died.items()):
+            continue
         for name in arena.stack.mend():
             say(f"the {name} had died and is started again")
             arena.mended.append({"component": name, "at": time.time()})

@@ -31,8 +31,9 @@ def calm(place: Path) -> Lived:
 
 @pytest.fixture(scope="session")
 def hurt(calm: Lived, place: Path) -> Lived:
-    """The same life with kills."""
+    """The same life with kills, and a minute without MLflow."""
     with arena(place, free_port(27000, 28000)) as made:
+        made.down["mlflow"] = 60  # in the middle of a registration
         for name, strike in STRIKES.items():
             made.arm({"id": name, **strike})
         made.life.live()
