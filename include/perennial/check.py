@@ -21,7 +21,7 @@ from perennial.specs import grain_rules, source
 from perennial.specs.grains import GRAINS
 from perennial.specs.loader import DEFAULTS, SpecSet, load_specs
 from perennial.specs.models import FeedSpec, ModelSpec
-from perennial.specs.source import Document, Problem, SpecFileError, suggest
+from perennial.specs.source import Document, Loc, Problem, SpecFileError, suggest
 
 ROW_COUNT_RULES = ("expect_table_row_count_to_be_between", "expect_table_row_count_to_equal")
 _COLUMN_KWARGS = ("column", "column_A", "column_B", "column_list", "column_set")
@@ -323,6 +323,15 @@ def _column_problems(model: ModelSpec, specs: SpecSet, columns: Mapping[str, str
             hint = suggest(column, features)
             message = f'"{column}" is not a feature{hint} (features: {", ".join(features)})'
             yield Problem(message, ("gates", "baseline", "by", i))
+    known = [*features, *(c for c in entity.columns if c not in features)]
+    gates = model.gates
+    grouped: list[tuple[str, Loc]] = [(s.by, ("gates", "slices", i, "by")) for i, s in enumerate(gates.slices)]
+    grouped += [(c.column, ("gates", "fairness", "by", i)) for i, c in enumerate(gates.fairness.by)]
+    for column, loc in grouped:
+        if column not in known:
+            hint = suggest(column, known)
+            message = f'"{column}" is neither a feature nor a column of {entity.name}{hint} (known: {", ".join(known)})'
+            yield Problem(message, loc)
 
 
 def _placed(path: Path, message: str) -> str:
@@ -459,8 +468,10 @@ def _space_problems(model: ModelSpec, estimator: Any) -> Iterator[Problem]:
 def _metric_problems(model: ModelSpec) -> Iterator[Problem]:
     from perennial.gates.metrics import get_metric
 
-    names: list[tuple[str, tuple[str, ...]]] = [(model.metric.name, ("metric", "name"))]
+    names: list[tuple[str, Loc]] = [(model.metric.name, ("metric", "name"))]
     names += [(n, ("gates", "floor", "minimum", n)) for n in model.gates.floor.minimum]
+    for i, part in enumerate(model.gates.slices):
+        names += [(n, ("gates", "slices", i, "minimum", n)) for n in part.minimum]
     for name, place in names:
         try:
             get_metric(name, model.task.type)

@@ -277,6 +277,10 @@ class Estimate:
         """The one-sided lower bound at ``confidence``, variance inflated; None without a standard error."""
         return self._off(-1, confidence)
 
+    def upper(self, confidence: float) -> float | None:
+        """The one-sided upper bound at ``confidence``, variance inflated; None without a standard error."""
+        return self._off(1, confidence)
+
     def interval(self) -> tuple[float | None, float | None]:
         """The two-sided 95 % interval."""
         return self._off(-1, 0.975), self._off(1, 0.975)

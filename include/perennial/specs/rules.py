@@ -6,7 +6,7 @@ import re
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
-from perennial.specs import cron, grain_rules, metrics
+from perennial.specs import cron, grain_rules, group_rules, metrics
 from perennial.specs.durations import format_duration
 from perennial.specs.grains import GRAINS
 from perennial.specs.models import ONE_DAY, RESERVED_COLUMNS, FeedRetention, FeedSpec, ModelRetention, ModelSpec
@@ -43,8 +43,6 @@ _KEYS: dict[str, dict[Loc, str]] = {
         ("notify",): "nothing here",
         ("retirement",): "nothing here, versions are kept",
         ("costs",): "nothing here",
-        ("gates", "slices"): "floor, baseline, champion",
-        ("gates", "fairness"): "floor, baseline, champion",
         ("rollout", "steps"): "strategy: immediate",
         ("rollout", "compare"): "strategy: immediate",
         ("rollout", "horizon"): "strategy: immediate",
@@ -170,6 +168,7 @@ def model_rules(model: ModelSpec) -> Iterator[Problem]:
     yield from _task_rules(model)
     yield from _metric_rules(model)
     yield from _gate_rules(model)
+    yield from group_rules.model_rules(model)
     yield from _search_rules(model)
     yield from _retention_rules(model.retention)
     schedule = model.training.schedule
@@ -222,7 +221,9 @@ def _class_rules(model: ModelSpec) -> Iterator[Problem]:
 
 def _metric_rules(model: ModelSpec) -> Iterator[Problem]:
     names: list[tuple[Loc, str]] = [(("metric", "name"), model.metric.name)]
-    names += [(("gates", "floor", "minimum", name), name) for name in model.gates.floor.minimum]
+    floors: dict[Loc, dict[str, float]] = {("gates", "floor", "minimum"): model.gates.floor.minimum}
+    floors |= {("gates", "slices", i, "minimum"): s.minimum for i, s in enumerate(model.gates.slices)}
+    names += [((*loc, name), name) for loc, minimum in floors.items() for name in minimum]
     task = model.task.type
     mine = metrics.BY_TASK[task]
     for loc, name in names:
@@ -235,14 +236,15 @@ def _metric_rules(model: ModelSpec) -> Iterator[Problem]:
             what = "classification" if task == "regression" else what
             message = f"{name} is a metric of {what}, and the task is {task} (allowed: {', '.join(sorted(mine))})"
         else:
-            extra = ["mode", "minimum"] if on_key else []
+            extra = ["mode", "minimum"] if loc[:2] == ("gates", "floor") else []
             hint = suggest(name, [*mine, *extra])
             message = f'"{name}" is not a metric{hint} (allowed: {", ".join(sorted(mine))}, or module:function)'
         yield Problem(message, loc, on_key=on_key)
-    for name, least in model.gates.floor.minimum.items():
-        if name in metrics.SHARES and not 0 <= least <= 1:
-            message = f"{name} lies between 0 and 1, so a floor of {least:g} cannot be meant"
-            yield Problem(message, ("gates", "floor", "minimum", name))
+    for loc, minimum in floors.items():
+        for name, least in minimum.items():
+            if name in metrics.SHARES and not 0 <= least <= 1:
+                message = f"{name} lies between 0 and 1, so a floor of {least:g} cannot be meant"
+                yield Problem(message, (*loc, name))
 
 
 def _gate_rules(model: ModelSpec) -> Iterator[Problem]:

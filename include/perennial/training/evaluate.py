@@ -1,11 +1,11 @@
-"""Judge a candidate on its holdout: floor, baseline, champion. The same code serves train and retrain."""
+"""Judge a candidate on its holdout: every gate of the spec. The same code serves train and retrain."""
 
 from __future__ import annotations
 
 import datetime as dt
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from perennial.gates.baseline import Baseline, baseline_gate
 from perennial.gates.champion import champion_gate, no_champion
 from perennial.gates.floor import floor_gate
 from perennial.gates.metrics import get_metric
+from perennial.gates.slices import Rival
 from perennial.gates.verdict import GateResult, decide
 from perennial.lake.table import Fence, Snapshot, no_fence
 from perennial.ledger import Entry, Ledger
@@ -25,6 +26,7 @@ from perennial.runs import Actor
 from perennial.specs.partitions import block_of, grain_of, period
 from perennial.storage import to_json
 from perennial.training import estimators
+from perennial.training.audit import audit, audit_sections
 from perennial.training.bundle import Bundle
 from perennial.training.classes import aligned, problem_of_holdout, scores_of
 from perennial.training.data import Rows, load_rows, observed, snapshot_rows
@@ -37,6 +39,7 @@ class Evaluation:
     """All gates' results and what they come to.
 
     :param champion: the version judged against; ``None``: there is none yet.
+    :param audits: tables of slices and groups, and where their columns came from (``training.audit``).
     """
 
     verdict: str
@@ -45,6 +48,7 @@ class Evaluation:
     warnings: tuple[str, ...]
     champion: str | None
     holdout: tuple[str, str]
+    audits: Mapping[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -54,6 +58,7 @@ class Evaluation:
             "warnings": list(self.warnings),
             "champion": self.champion,
             "holdout": list(self.holdout),
+            "audits": dict(self.audits),
         }
 
     @classmethod
@@ -65,6 +70,7 @@ class Evaluation:
             tuple(value["warnings"]),
             value["champion"],
             (value["holdout"][0], value["holdout"][1]),
+            value.get("audits", {}),
         )
 
 
@@ -117,11 +123,16 @@ def evaluate(
             first_version=champion is None,
         ),
     ]  # fmt: skip
-    judged = no_champion(spec.gates.champion.mode)
-    if champion is not None and spec.gates.champion.mode != "disabled":
-        judged = _against(plan, rows, scores, keep, covered, keys, champion, threshold, ledger, candidate, fence, actor)
+    judged, rival = no_champion(spec.gates.champion.mode), None
+    compared = [spec.gates.champion.mode, *(s.mode for s in spec.gates.slices)]
+    if champion is not None and any(mode != "disabled" for mode in compared):
+        other = _contender(plan, rows, keep, covered, keys, champion, fence)
+        rival = None if other.scores is None else Rival(other.scores, other.mask, other.threshold)
+        if spec.gates.champion.mode != "disabled":
+            judged = _against(plan, rows, scores, keys, champion, other, threshold, ledger, candidate, fence, actor)
+    audited = audit(plan, holdout, rows, scores, keep, threshold, len(wanted) - len(covered), rival)
     problem = problem_of_holdout(rows.y[keep], rows.classes)
-    results = [r if problem is None else _held(r, problem) for r in (*floor_and_baseline, judged)]
+    results = [r if problem is None else _held(r, problem) for r in (*floor_and_baseline, judged, *audited.results)]
     decision = decide(results)
     return Evaluation(
         decision.verdict,
@@ -130,6 +141,7 @@ def evaluate(
         tuple(decision.warnings),
         champion.version if champion else None,
         (keys[0], keys[-1]),
+        audited.document,
     )
 
 
@@ -140,14 +152,50 @@ def _held(result: GateResult, problem: str) -> GateResult:
     return replace(result, verdict="hold", reason=problem)
 
 
-def _against(
+@dataclass(frozen=True)
+class _Contender:
+    """The champion on the holdout.
+
+    :param scores: None when it knows a class that the candidate does not, so that they cannot be compared.
+    :param mask: rows that it may be compared on: labelled ones of blocks that it did not train on.
+    :param left_out: blocks that it did not train on, and that are not among these rows.
+    """
+
+    scores: NDArray[np.float64] | None
+    mask: NDArray[np.bool_]
+    left_out: int
+    threshold: float | None
+    classes: tuple[str, ...]
+
+
+def _contender(
     plan: TrainingPlan,
     rows: Rows,
-    scores: NDArray[np.float64],
     keep: NDArray[np.bool_],
     covered: set[str],
     keys: Sequence[str],
     champion: versions.Version,
+    fence: Fence,
+) -> _Contender:
+    other = Bundle(tracking.cache_folder().fetch(champion.model_id))
+    seen_until = dt.datetime.fromisoformat(other.facts["train_end"])
+    seen = {block_of(plan.entity, k) for k in keys if period(plan.entity, k)[0] < seen_until}
+    unseen = {block_of(plan.entity, k) for k in keys} - seen
+    judged = unseen & covered
+    mask = keep & np.isin(rows.blocks, sorted(judged))
+    theirs = champion_scores(other, plan, sorted(set(plan.holdout_keys)), rows, fence)
+    return _Contender(
+        theirs, mask, len(unseen) - len(judged), other.facts["threshold"], tuple(other.facts.get("classes", ()))
+    )
+
+
+def _against(
+    plan: TrainingPlan,
+    rows: Rows,
+    scores: NDArray[np.float64],
+    keys: Sequence[str],
+    champion: versions.Version,
+    other: _Contender,
     threshold: float | None,
     ledger: Ledger,
     candidate: Candidate,
@@ -155,24 +203,17 @@ def _against(
     actor: Actor | None,
 ) -> GateResult:
     """The champion gate. What it needs is read first: an outage is worth a retry, and is no verdict."""
-    spec = plan.spec
-    other = Bundle(tracking.cache_folder().fetch(champion.model_id))
-    seen_until = dt.datetime.fromisoformat(other.facts["train_end"])
-    seen = {block_of(plan.entity, k) for k in keys if period(plan.entity, k)[0] < seen_until}
-    unseen = {block_of(plan.entity, k) for k in keys} - seen
-    judged = unseen & covered
+    spec, mask = plan.spec, other.mask
     order = claim_holdout(ledger, plan, champion.version, keys[0], keys[-1], candidate.run_id, actor, fence)
-    mask = keep & np.isin(rows.blocks, sorted(judged))
-    theirs = champion_scores(other, plan, sorted(set(plan.holdout_keys)), rows, fence)
-    if theirs is None:
-        known = ", ".join(other.facts["classes"])
-        reason = f"version {champion.version} knows the classes {known}, this candidate only {', '.join(rows.classes)}"
+    if other.scores is None:
+        known, ours = ", ".join(other.classes), ", ".join(rows.classes)
+        reason = f"version {champion.version} knows the classes {known}, this candidate only {ours}"
         return GateResult("champion", "hold", reason, mode=spec.gates.champion.mode)
-    blocks, left_out = observed(spec, rows.blocks[mask], len(unseen) - len(judged))
+    blocks, left_out = observed(spec, rows.blocks[mask], other.left_out)
     return champion_gate(
         rows.y[mask],
         scores[mask],
-        theirs[mask],
+        other.scores[mask],
         blocks,
         spec=spec.gates.champion,
         metric=get_metric(spec.metric.name, spec.task.type),
@@ -181,7 +222,7 @@ def _against(
         judged_before=order,
         left_out=left_out,
         threshold_new=threshold,
-        threshold_old=other.facts["threshold"],
+        threshold_old=other.threshold,
         classes=rows.classes,
     )
 
@@ -321,6 +362,7 @@ def report(plan: TrainingPlan, evaluation: Evaluation) -> bytes:
     """The page that shows a decision."""
     rows = [(r.gate, r.verdict, r.mode, r.reason, "; ".join(r.warnings)) for r in evaluation.results]
     parts = [section("Gates", table(("gate", "verdict", "mode", "why", "warnings"), rows, state=1))]
+    parts += audit_sections(evaluation.audits)
     for r in evaluation.results:
         shown = [(k, v) for k, v in r.figures.items() if v is not None]
         if shown:

@@ -24,8 +24,6 @@ Message = Callable[..., str]
         ({"compute": "{backend: docker}"}, "compute.backend: docker is not available yet (allowed today: local)"),
         ({"scoring": "{shards: 4}"}, "scoring.shards: 4 is not available yet (allowed today: 1)"),
         ({"scoring": "{on: {at: PT7H}}"}, "scoring.on: {at: ...} is not available yet (allowed today: data)"),
-        ({"gates": "{slices: [{by: origin}]}"}, "gates.slices is not available yet"),
-        ({"gates": "{fairness: {by: []}}"}, "gates.fairness is not available yet"),
         ({"gates": "{champion: {block: carrier}}"}, "gates.champion.block: carrier is not available yet"),
         ({"stage": "{latency_per_1000: PT1S}"}, "stage is not available yet"),
         ({"waive": "[]"}, "waive is not available yet"),
@@ -66,6 +64,26 @@ def test_other_sources_are_not_available_yet(specs: Folder) -> None:
         ({"gates": "{floor: {roc_auc: 62}}"}, "lies between 0 and 1, so a floor of 62 cannot be meant"),
         ({"gates": "{floor: {mod: 0.5}}"}, 'did you mean "mode"?'),
         ({"gates": "{champion: {min_gain: 5}}"}, "a gain of 5 cannot be meant"),
+        ({"gates": "{slices: [{by: hour}, {by: hour}]}"}, '"hour" is sliced twice'),
+        ({"gates": "{slices: [{by: hour, bins: [12, 6]}]}"}, "bins must rise"),
+        ({"gates": "{slices: [{by: hour, minimum: {roc_auc: 62}}]}"}, "so a floor of 62 cannot be meant"),
+        ({"gates": "{slices: [{by: hour, minimum: {roc_uac: 0.6}}]}"}, 'did you mean "roc_auc"?'),
+        ({"gates": "{slices: [{by: hour, bins: [6], groups: {a: [1]}}]}"}, "write either bins"),
+        ({"gates": "{slices: {by: hour}}"}, "gates"),
+        ({"gates": "{fairness: {by: [sex], not_applicable: no people}}"}, "not_applicable says that there are none"),
+        ({"gates": "{fairness: {not_applicable: ''}}"}, "this must not be empty"),
+        ({"gates": "{fairness: {by: [sex, sex]}}"}, '"sex" is named twice'),
+        ({"gates": "{fairness: {by: [late]}}"}, '"late" is the label'),
+        ({"gates": "{fairness: {by: sex}}"}, "write a list: [sex]"),
+        ({"gates": "{fairness: {by: [sex], measures: [precision]}}"}, "selection_rate"),
+        ({"gates": "{fairness: {by: [sex], limit: 0}}"}, "a number that is above 0"),
+        ({"gates": "{fairness: {by: [{column: sex, groups: {men: [1], women: [1]}}]}}"}, '1 is in "men" already'),
+        ({"gates": "{fairness: {by: [{column: sex, groups: {other: [1]}}]}}"}, "choose another name"),
+        ({"gates": "{fairness: {by: [{column: sex, groups: {men: []}}]}}"}, 'group "men" has no values'),
+        (
+            {"task": "regression", "metric": "r2", "gates": "{fairness: {by: [carrier]}}"},
+            "a regression makes no decisions whose rates could be compared",
+        ),
         ({"training": "{schedule: 0 25 * * *}"}, "'25' in '0 25 * * *' is not a cron hour"),
         ({"training": "{schedule: monthly}"}, "is not a cron expression"),
         ({"training": '{schedule: "0 0 31 2 *"}'}, "never comes"),
@@ -270,3 +288,21 @@ def test_cron_that_works(fine: str) -> None:
 )
 def test_cron_that_does_not(broken: str) -> None:
     assert problem_with(broken)
+
+
+def test_slices_and_protected_columns_are_read(specs: Folder) -> None:
+    specs.feed(FLIGHTS)
+    specs.feed(ARRIVALS)
+    sliced = "slices: [{by: hour, bins: [6, 12], minimum: {roc_auc: 0.6}}]"
+    fair = "fairness: {by: [carrier, {column: hour, bins: [12]}]}"
+    gates = load_model(specs.model(gates=f"{{{sliced}, {fair}}}")).gates
+    assert gates.slices[0].minimum == {"roc_auc": 0.6} and gates.slices[0].max_harm == 0.01
+    assert [c.column for c in gates.fairness.by] == ["carrier", "hour"] and gates.fairness.by[1].bins == [12]
+    assert (gates.fairness.limit, gates.fairness.confidence, gates.fairness.min_count) == (0.1, 0.95, 30)
+    assert len(gates.fairness.measures) == 3 and gates.fairness.stance == "audited"
+    stances = {
+        "{}": "undeclared", "{fairness: {not_applicable: no people}}": "not_applicable",
+        "{fairness: {by: [carrier], mode: disabled}}": "off",
+    }  # fmt: skip
+    for text, stance in stances.items():
+        assert load_model(specs.model(gates=text)).gates.fairness.stance == stance
