@@ -19,8 +19,8 @@ pytestmark = pytest.mark.fast
 
 PROJECT = Path(__file__).parents[3]
 HEAVY = ("pandas", "sklearn", "mlflow", "great_expectations", "evidently", "duckdb", "deltalake", "optuna", "pyarrow")
-FEEDS = ("arrivals", "flights", "weather")
-MODELS = ("flight_delay", "flight_duration")
+FEEDS = ("arrivals", "census_employment", "census_persons", "flights", "weather")
+MODELS = ("employment", "flight_delay", "flight_duration")
 DAGS = sorted(
     [f"{feed}.ingest" for feed in FEEDS]
     + [f"{model}.{p}" for model in MODELS for p in ("train", "score", "monitor", "retrain", "operate")]
