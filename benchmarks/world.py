@@ -109,6 +109,9 @@ def make(home: str, runtime: str = "sklearn") -> dict[str, str]:
     write_specs(Path(home), runtime)
     enter(home)
     from perennial.lake.homes import feed_table
+    from perennial.trust.keys import new_pair
+
+    new_pair(Path(home) / "keys")
     from perennial.ledger import Ledger
     from perennial.registry import versions
     from perennial.runs import Actor
@@ -132,7 +135,12 @@ def make(home: str, runtime: str = "sklearn") -> dict[str, str]:
     versions.promote(
         MODEL, version.version, expected=None, reason="benchmark", as_of=as_of, actor=actor, ledger=Ledger()
     )
-    return {"name": "champion", "version": version.version, "model_id": done.model_id}
+    return {
+        "name": "champion",
+        "version": version.version,
+        "model_id": done.model_id,
+        "run_id": done.run_id,
+    }
 
 
 def give_features(home: str, key: str, rows: int, step: int = 100_000) -> None:

@@ -26,14 +26,26 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             raise pytest.UsageError(f"{item.nodeid} needs exactly one of the markers {', '.join(sorted(TIERS))}")
 
 
+@pytest.fixture(scope="session")
+def signing_keys(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """A pair of keys that signs and is trusted, as environment variables."""
+    from perennial.trust.keys import PRIVATE, TRUSTED, new_pair
+
+    folder = tmp_path_factory.mktemp("keys")
+    new_pair(folder)
+    return {"PERENNIAL_SIGNING_KEY": str(folder / PRIVATE), "PERENNIAL_TRUSTED_KEYS": str(folder / TRUSTED)}
+
+
 @pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty ``PERENNIAL_HOME`` with the shipped specs."""
+def home(tmp_path: Path, signing_keys: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty ``PERENNIAL_HOME`` with the shipped specs, and keys to sign with."""
     for name in list(os.environ):
         if name.startswith("PERENNIAL_"):
             monkeypatch.delenv(name)
     monkeypatch.setenv("PERENNIAL_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("PERENNIAL_SPECS", str(PROJECT / "include"))
+    for name, value in signing_keys.items():
+        monkeypatch.setenv(name, value)
     return tmp_path / "home"
 
 

@@ -20,6 +20,10 @@ VERBS: dict[str, str] = {
     "schema": "write JSON Schemas of the specs, for editors",
     "new": "write the skeleton of a feed or a model",
     "status": "say what is in the lake, what serves, what it takes on disk, and what stands still",
+    "explain": "say why one published score is what it is",
+    "ledger": "say which version was champion when, who put it there and why; check that the record is whole",
+    "keys": "make or list the keys that sign versions, and those that are trusted",
+    "verify": "say whether a version is what a trusted key has signed",
     "reproduce": "retrain a version from its snapshot, and say whether the same model comes out",
 }
 

@@ -36,3 +36,15 @@ class ChampionMovedError(ConflictError):
 
 class NotReadyError(PerennialError):
     """An input has not landed yet. Waiting helps."""
+
+
+class SignatureError(PerennialError):
+    """A version cannot be signed or verified: no key, or one that cannot be used. Another setting helps."""
+
+
+class RefusedError(SignatureError):
+    """A version is not what a trusted key has signed, so nothing of it was loaded. Retrying does not help."""
+
+
+class StageError(PerennialError):
+    """A registered candidate failed its stage check, so it may not serve. Retrying does not help."""

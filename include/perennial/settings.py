@@ -1,28 +1,33 @@
 """The only place that reads Perennial's configuration, all of it from the environment.
 
-==========================  ==========================================================================================
-``PERENNIAL_HOME``          folder of all local state; default ``.perennial`` in the working directory
-``PERENNIAL_SPECS``         folders of specs (``feeds/``, ``models/``), separated by ``:``; default ``include``
-``PERENNIAL_LAKE``          URI of the lake (``file://`` or ``s3://``); default ``$PERENNIAL_HOME/lake``
-``PERENNIAL_STATE``         URI of runs' working state and reports; default ``$PERENNIAL_HOME/state``
-``PERENNIAL_LEDGER``        URI of the ledger; default ``$PERENNIAL_HOME/ledger``
-``PERENNIAL_LANDING``       URI of the landing area; default ``$PERENNIAL_HOME/landing``
-``MLFLOW_TRACKING_URI``     MLflow's own variable
-``PERENNIAL_S3_ENDPOINT``   endpoint of an S3-compatible store, when it is not AWS
-``PERENNIAL_AWS_CONN_ID``   Airflow connection with the S3 credentials; empty: the environment's own credentials
-``PERENNIAL_PORT``          port of Airflow in the embedded stack (8080); MLflow takes the next one
-``PERENNIAL_REPORTS_URL``   where reports under ``$PERENNIAL_STATE/reports`` can be opened in a browser
-``PERENNIAL_AIRFLOW``       URL of Airflow, for ``perennial status``; default: the embedded stack's
-``PERENNIAL_AIRFLOW_USER``  who asks it; default: the embedded stack's user and password
+=============================  =======================================================================================
+``PERENNIAL_HOME``             folder of all local state; default ``.perennial`` in the working directory
+``PERENNIAL_SPECS``            folders of specs (``feeds/``, ``models/``), separated by ``:``; default ``include``
+``PERENNIAL_LAKE``             URI of the lake (``file://`` or ``s3://``); default ``$PERENNIAL_HOME/lake``
+``PERENNIAL_STATE``            URI of runs' working state and reports; default ``$PERENNIAL_HOME/state``
+``PERENNIAL_LEDGER``           URI of the ledger; default ``$PERENNIAL_HOME/ledger``
+``PERENNIAL_LANDING``          URI of the landing area; default ``$PERENNIAL_HOME/landing``
+``MLFLOW_TRACKING_URI``        MLflow's own variable
+``PERENNIAL_S3_ENDPOINT``      endpoint of an S3-compatible store, when it is not AWS
+``PERENNIAL_AWS_CONN_ID``      Airflow connection with the S3 credentials; empty: the environment's own credentials
+``PERENNIAL_SIGNING``          how versions are signed and verified: ``key``
+``PERENNIAL_SIGNING_KEY``      private key (PEM, or a file with it); default ``$PERENNIAL_HOME/keys/signing.pem``
+``PERENNIAL_SIGNING_CONN_ID``  Airflow connection whose password is the private key; wins over the line above
+``PERENNIAL_TRUSTED_KEYS``     public keys (PEM, or files and folders separated by ``:``) whose versions may be used;
+                               default ``$PERENNIAL_HOME/keys/trusted``
+``PERENNIAL_PORT``             port of Airflow in the embedded stack (8080); MLflow takes the next one
+``PERENNIAL_REPORTS_URL``      where reports under ``$PERENNIAL_STATE/reports`` can be opened in a browser
+``PERENNIAL_AIRFLOW``          URL of Airflow, for ``perennial status``; default: the embedded stack's
+``PERENNIAL_AIRFLOW_USER``     who asks it; default: the embedded stack's user and password
 ``PERENNIAL_AIRFLOW_PASSWORD``
-==========================  ==========================================================================================
+=============================  =======================================================================================
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 
@@ -39,6 +44,10 @@ class Settings:
     mlflow: str
     s3_endpoint: str | None
     aws_conn_id: str | None
+    signing: str
+    signing_key: str = field(repr=False)
+    signing_conn_id: str | None
+    trusted_keys: str
     port: int
     reports_url: str | None
     airflow: str
@@ -61,6 +70,10 @@ class Settings:
             mlflow=e.get("MLFLOW_TRACKING_URI") or f"http://127.0.0.1:{port + 1}",
             s3_endpoint=e.get("PERENNIAL_S3_ENDPOINT") or None,
             aws_conn_id=e.get("PERENNIAL_AWS_CONN_ID") or None,
+            signing=e.get("PERENNIAL_SIGNING") or "key",
+            signing_key=e.get("PERENNIAL_SIGNING_KEY") or str(home / "keys" / "signing.pem"),
+            signing_conn_id=e.get("PERENNIAL_SIGNING_CONN_ID") or None,
+            trusted_keys=e.get("PERENNIAL_TRUSTED_KEYS") or str(home / "keys" / "trusted"),
             port=port,
             reports_url=(e.get("PERENNIAL_REPORTS_URL") or "").rstrip("/") or None,
             airflow=(e.get("PERENNIAL_AIRFLOW") or f"http://127.0.0.1:{port}").rstrip("/"),

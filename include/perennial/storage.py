@@ -149,8 +149,13 @@ class FileStore:
         base = self.path(prefix.rstrip("/")) if prefix else self.root
         if not base.is_dir():
             return iter(())
-        found = (p.relative_to(self.root) for p in base.rglob("*") if p.is_file())
-        return iter(sorted(p.as_posix() for p in found if not any(part.startswith(".") for part in p.parts)))
+        found = []
+        for folder, below, names in os.walk(base):
+            below[:] = [name for name in below if not name.startswith(".")]
+            place = Path(folder).relative_to(self.root).as_posix()
+            start = "" if place == "." else f"{place}/"
+            found += [f"{start}{name}" for name in names if not name.startswith(".")]
+        return iter(sorted(found))
 
     def sizes(self, prefix: str = "") -> Iterator[tuple[str, int, dt.datetime]]:
         for folder, _, names in os.walk(self.path(prefix.rstrip("/")) if prefix else self.root):

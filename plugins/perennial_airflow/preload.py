@@ -36,6 +36,8 @@ MODULES = (
     "mlflow.store.model_registry.rest_store",
     "mlflow.store.tracking.rest_store",
     "mlflow.data.meta_dataset",
+    "model_signing.signing",
+    "model_signing.verifying",
     "deltalake.fs.fs_handler",
     "great_expectations",
     "evidently",

@@ -19,7 +19,7 @@ from perennial.local.landing import LandingSimulator
 
 
 @pytest.fixture(scope="session")
-def _trained(tmp_path_factory: pytest.TempPathFactory, _empty_mlflow: Path) -> Path:
+def _trained(tmp_path_factory: pytest.TempPathFactory, _empty_mlflow: Path, signing_keys: dict[str, str]) -> Path:
     """A home with January to March in the lake and a first champion, trained as of March 1."""
     from perennial.registry import tracking
 
@@ -27,11 +27,15 @@ def _trained(tmp_path_factory: pytest.TempPathFactory, _empty_mlflow: Path) -> P
     home.mkdir()
     shutil.copy(_empty_mlflow, home / "mlflow.db")
     kept = {k: v for k, v in os.environ.items() if not k.startswith("PERENNIAL_")}
-    env = kept | {
-        "PERENNIAL_HOME": str(home),
-        "PERENNIAL_SPECS": str(PROJECT / "include"),
-        "MLFLOW_TRACKING_URI": f"sqlite:///{home / 'mlflow.db'}",
-    }
+    env = (
+        kept
+        | signing_keys
+        | {
+            "PERENNIAL_HOME": str(home),
+            "PERENNIAL_SPECS": str(PROJECT / "include"),
+            "MLFLOW_TRACKING_URI": f"sqlite:///{home / 'mlflow.db'}",
+        }
+    )
     before = Path.cwd()
     with mock.patch.dict(os.environ, env, clear=True):
         tracking.client.cache_clear()

@@ -177,7 +177,9 @@ def test_an_hourly_model(home: Path, registry: str, tmp_path: Path, monkeypatch:
 
 def test_a_yearly_model(home: Path, registry: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With years enough, drift is calibrated on years; a year is a window, and one of them speaks."""
-    life = grain_life(GrainWorld(tmp_path, "year", rows=300, more="retraining: {min_new_labels: 10}\n"), 12, monkeypatch)
+    life = grain_life(
+        GrainWorld(tmp_path, "year", rows=300, more="retraining: {min_new_labels: 10}\n"), 12, monkeypatch
+    )
     keys, outcomes = life.keys, life.feeds["outcomes"]
     assert (keys[0], keys[-1]) == ("2014", "2025")
     life.ingest(keys)
@@ -208,7 +210,7 @@ def test_a_yearly_model(home: Path, registry: str, tmp_path: Path, monkeypatch: 
 
 def publish_all(life: GrainLife, keys: list[str]) -> None:
     """What scoring publishes for many hours, in one commit."""
-    arm = predict.Arm("champion", "1", life.version().model_id)
+    arm = predict.Arm("champion", "1", life.version().model_id, life.version().run_id)
     bundle = Bundle(tracking.cache_folder().fetch(arm.model_id))
     builder = bundle.builder(life.feeds)
     builder.ensure(keys)

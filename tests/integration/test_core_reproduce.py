@@ -26,6 +26,7 @@ from perennial.registry import tracking, versions
 from perennial.training.bundle import Bundle
 from perennial.training.fit import fit
 from perennial.training.plan import TrainingPlan
+from perennial.trust import signing
 from perennial.trust.lineage import runtime
 
 pytestmark = pytest.mark.integration
@@ -46,11 +47,12 @@ class Fitted:
     snapshots: dict[str, Snapshot] = field(default_factory=dict)
 
     def edit(self, name: str, change: Callable[[Any], Any]) -> None:
-        """Change a document of the bundle, as it lies in the cache."""
+        """Change a document of the bundle, as it lies in the cache, and sign it like that."""
         path = self.bundle.folder / "perennial" / f"{name}.json"
         value = json.loads(path.read_text())
         change(value)
         path.write_text(json.dumps(value))
+        signing.sign(self.bundle.folder)
 
 
 def train(life: Life, run: str = "small", *, folder: Path | None = None, **changes: Any) -> Fitted:
@@ -327,6 +329,7 @@ def test_another_library_is_shown_and_is_the_first_suspect(life: Life, ask: Any)
     frame = pd.read_parquet(path)
     frame.loc[:1, "score"] += 0.25
     frame.to_parquet(path, index=False)
+    signing.sign(done.bundle.folder)
     found = ask("flight_delay", done.version)
     assert found.code == 1
     *_, differs, suspect = found.out.splitlines()
@@ -339,6 +342,7 @@ def test_a_bundle_that_is_older_than_the_record(life: Life, ask: Any) -> None:
     """Its predictions can be compared, its fitted state cannot, and what is not on record is not the same."""
     done = train(life)
     (done.bundle.folder / "perennial" / "state.json").unlink()
+    signing.sign(done.bundle.folder)
     done.edit("facts", lambda f: [f.pop(k) for k in ("threads", "runtime", "state_sha256")])
     tracking.client().delete_tag(done.run_id, "state_sha256")
     found = ask("flight_delay", done.version, "--json")

@@ -24,6 +24,7 @@ from perennial.ledger import Entry, Ledger
 from perennial.pages import page, section, table
 from perennial.runs import Actor, RunState
 from perennial.specs import FeedSpec
+from perennial.specs.loader import digest
 from perennial.storage import plain
 
 if TYPE_CHECKING:
@@ -221,7 +222,7 @@ def commit(
                 partition=clean[0].key if len(clean) == 1 else None,
                 figures=figures,
                 actor=state.actor.to_dict(),
-                digests={"content": content},
+                digests={"content": content, "spec": digest(feed)},
             ),
             fence=fence,
         )
@@ -267,8 +268,9 @@ def _refuse_older(feed: FeedSpec, mine: Sequence[Verdict]) -> None:
 def _record(
     ledger: Ledger, feed: FeedSpec, actor: Actor, v: Verdict, as_of: str, digests: dict[str, str], fence: Fence
 ) -> None:
+    digests = {**digests, "spec": digest(feed)}
     if v.sha256:
-        digests = {**digests, "file": v.sha256}
+        digests["file"] = v.sha256
     ledger.append(
         Entry(
             # a run that is cleared and finds another file there acts anew

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from perennial.ledger.entries import Entry, Ledger
+from perennial.ledger.entries import Entry, Head, Ledger
 
-__all__ = ["Entry", "Ledger"]
+__all__ = ["Entry", "Head", "Ledger"]

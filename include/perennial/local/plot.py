@@ -12,7 +12,7 @@ from perennial.features.builder import FeatureBuilder
 from perennial.gates.metrics import get_metric
 from perennial.lake.homes import feed_table, prediction_table
 from perennial.ledger import Ledger
-from perennial.registry import tracking, versions
+from perennial.registry import versions
 from perennial.specs import ModelSpec
 from perennial.specs.loader import SpecSet, load_specs
 from perennial.training import estimators
@@ -128,7 +128,7 @@ def weekly(metric: Any, y: Any, score: Any, blocks: Any, threshold: float | None
 
 
 def _first_version(spec: ModelSpec, specs: SpecSet) -> tuple[Any, Any, Any, float | None]:
-    bundle = Bundle(tracking.cache_folder().fetch(versions.get(spec.name, "1").model_id))
+    bundle = Bundle.open(spec.name, versions.get(spec.name, "1"))
     builder = FeatureBuilder(spec.name, bundle.definition, specs.feeds)
     labelled = set(feed_table(specs.feed(spec.labels.feed)).partitions())
     end = bundle.facts["train_end"][:10]

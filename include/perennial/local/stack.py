@@ -4,7 +4,7 @@ Each component is a process group of its own (see :mod:`perennial.local.processe
 it is healthy, tasks get an answer from the execution API, MLflow answers, the pools exist, all DAG files are parsed.
 
 ======================  ============================================================================================
-``home/keys``           secrets and passwords, made on first start, for the owner's eyes only
+``home/keys``           secrets, passwords, the key that signs versions; made on first start, for the owner's eyes only
 ``home/airflow``        ``AIRFLOW_HOME`` with the metadata database
 ``home/mlflow``         MLflow's database and the artifacts it serves
 ``home/logs``           one file per component; ``tasks/`` for task logs, ``parsing/`` for DAG files
@@ -43,6 +43,7 @@ from perennial.local import processes
 from perennial.local.processes import Component
 from perennial.local.rest import AirflowClient, AirflowError
 from perennial.settings import TELEMETRY_OFF, Settings
+from perennial.trust.keys import new_pair
 
 Progress = Callable[[str], None]
 
@@ -258,6 +259,7 @@ class Stack:
         for name in ("airflow", "mlflow/artifacts", "logs/tasks", "landing"):
             (self.home / name).mkdir(parents=True, exist_ok=True)
         (self.home / "airflow").chmod(0o700)
+        self._make_signing_key()
         config = self.home / "airflow" / "airflow.cfg"
         if not config.exists():  # else each component would write one, all at the same time
             config.write_text("# Everything is set in the environment: see perennial.local.stack.\n", encoding="utf-8")
@@ -430,6 +432,14 @@ class Stack:
         if not path.exists():
             _write_private(path, base64.urlsafe_b64encode(secrets.token_bytes(32)).decode())
         return path.read_text(encoding="utf-8")
+
+    def _make_signing_key(self) -> None:
+        """Make the pair that signs versions, unless there is one, or the environment brings its own."""
+        own = Settings.from_environment({"PERENNIAL_HOME": str(self.home)})
+        if self.settings.signing_conn_id or self.settings.signing_key != own.signing_key:
+            return
+        if not Path(own.signing_key).exists():
+            new_pair(self.home / "keys")
 
     def _environment(self) -> dict[str, str]:
         env = dict(os.environ)

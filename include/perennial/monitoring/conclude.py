@@ -12,6 +12,7 @@ from perennial.monitoring.watch import latched
 from perennial.pages import page, section, table
 from perennial.runs import Actor, RunState
 from perennial.specs import ModelSpec
+from perennial.specs.loader import digest
 from perennial.storage import to_json
 
 Fence = Callable[[], None]
@@ -68,6 +69,7 @@ def conclude(
             partition=asked["key"],
             figures=figures,
             actor=actor.to_dict(),
+            digests={"spec": digest(spec)},
         ),
         fence=fence,
     )
@@ -92,6 +94,7 @@ def record_request(
     """
     if latched(ledger, model, asked["version"], actor):
         return False
+    found = ledger.last(model, event="monitoring", version=asked["version"], partition=asked["key"])
     ledger.append(
         Entry(
             id=actor.entry_id("request"),
@@ -102,7 +105,9 @@ def record_request(
             reason=conclusion["reason"],
             as_of=asked["as_of"],
             partition=asked["key"],
+            figures=found.figures if found else {},
             actor=actor.to_dict(),
+            digests=found.digests if found else {},
         ),
         fence=fence,
     )

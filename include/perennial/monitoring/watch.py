@@ -29,7 +29,7 @@ from perennial.monitoring.drift import ColumnPlan, check_presence, distances, ju
 from perennial.monitoring.drift import report as evidently_report
 from perennial.monitoring.performance import performance_window
 from perennial.monitoring.rule import Ruling, State, Window, judge, windows
-from perennial.registry import tracking, versions
+from perennial.registry import versions
 from perennial.runs import Actor
 from perennial.specs import FeedSpec, ModelSpec
 from perennial.specs.partitions import (
@@ -83,13 +83,14 @@ def drift_look(
     as_of: dt.datetime,
     *,
     report: Path | None = None,
+    actor: Actor | None = None,
     fence: Fence = no_fence,
 ) -> Look:
     """Judge the inputs of the last complete windows against the version's training window.
 
     :param report: where to write Evidently's page on the newest window.
     """
-    bundle = Bundle(tracking.cache_folder().fetch(version.model_id))
+    bundle = Bundle.open(spec.name, version, actor=actor, fence=fence)
     drift = bundle.document("drift")
     rule, entity = spec.monitoring.rule, feeds[spec.entity]
     if drift["calibration"] is None and spec.rows_are_blocks:
@@ -247,10 +248,15 @@ def _failure(
 
 
 def performance_look(
-    spec: ModelSpec, feeds: Mapping[str, FeedSpec], version: versions.Version, as_of: dt.datetime
+    spec: ModelSpec,
+    feeds: Mapping[str, FeedSpec],
+    version: versions.Version,
+    as_of: dt.datetime,
+    actor: Actor | None = None,
+    fence: Fence = no_fence,
 ) -> Look:
     """Judge the published scores of the last complete windows, by the labels known at ``as_of``."""
-    bundle = Bundle(tracking.cache_folder().fetch(version.model_id))
+    bundle = Bundle.open(spec.name, version, actor=actor, fence=fence)
     entity, label_feed, rule = feeds[spec.entity], feeds[spec.labels.feed], spec.monitoring.rule
     metric = get_metric(spec.metric.name, spec.task.type)
     threshold = bundle.facts["threshold"]
@@ -407,7 +413,7 @@ def latched(ledger: Ledger, model: str, version: str, actor: Actor | None = None
     :param actor: whose own requests do not count, so that clearing a run that asked changes nothing.
     """
     asked = False
-    for e in ledger.entries(model):
+    for e in ledger.find(model, events=("guard", "rearm", "alias", "retraining_requested")):
         if e.event == "guard" and e.verdict == "declined":
             asked = False
         if e.version != version:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+import shutil
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -161,7 +163,10 @@ def finish(run_id: str, status: str = "FINISHED", tags: Mapping[str, str] | None
 
 @dataclass(frozen=True)
 class BundleCache:
-    """Bundles on local disk, by logged model; a bundle never changes, so one download serves every task."""
+    """Bundles on local disk, by logged model; a bundle never changes, so one download serves every task.
+
+    What lies here is not believed: whoever opens a bundle verifies it.
+    """
 
     root: Path
 
@@ -177,6 +182,8 @@ class BundleCache:
         if target.is_dir():
             return target
         client()
+        self.root.mkdir(parents=True, exist_ok=True)
+        self.root.chmod(0o700)
         with claimed(self.root / f".{model_id}.partial", folder=True) as partial:
             if target.is_dir():
                 return target  # another task was faster, and this one has waited for it
@@ -188,6 +195,29 @@ class BundleCache:
                 raise RegistryError(f"MLflow at {settings().mlflow} has no bundle {model_id}: {sentence(e)}") from e
             partial.rename(target)
         return target
+
+    def put_aside(self, model_id: str) -> Path:
+        """Take a bundle that was refused out of the way, and keep it for whoever looks into it."""
+        kept = self.root / "refused" / model_id
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(kept, ignore_errors=True)
+        with contextlib.suppress(FileNotFoundError):  # another task was faster
+            (self.root / model_id).rename(kept)
+        return kept
+
+
+@contextlib.contextmanager
+def reached() -> Iterator[None]:
+    """For people who wait: an MLflow that does not answer is one sentence.
+
+    :raises RegistryError: saying where it was looked for.
+    """
+    from mlflow.exceptions import MlflowException
+
+    try:
+        yield
+    except MlflowException as e:
+        raise RegistryError(f"MLflow at {settings().mlflow} does not answer: {sentence(e)}") from e
 
 
 def sentence(error: Exception) -> str:

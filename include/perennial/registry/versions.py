@@ -11,14 +11,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from perennial.errors import ChampionMovedError, ConflictError, RegistryError
+from perennial.errors import ChampionMovedError, ConflictError, RegistryError, UsageError
 from perennial.ledger import Entry, Ledger
 from perennial.ledger.entries import champion_at
+from perennial.registry import heads, moves
 from perennial.registry.once import once
 from perennial.registry.tracking import ABSENT, MODEL_TAG, client, sentence
 from perennial.runs import Actor
 
-CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
+CHAMPION, CHALLENGER, PREVIOUS = moves.CHAMPION, moves.CHALLENGER, moves.PREVIOUS
 
 
 @dataclass(frozen=True)
@@ -98,6 +99,22 @@ def by_alias(model: str, alias: str) -> Version | None:
         raise
 
 
+def named(model: str, version: str) -> Version:
+    """The version that somebody asks for, by its number or an alias.
+
+    :raises UsageError: when there is none.
+    """
+    if version.isdigit():
+        try:
+            return get(model, version)
+        except RegistryError as e:
+            raise UsageError(str(e)) from e
+    found = by_alias(model, version)
+    if found is None:
+        raise UsageError(f"{model} has no version with the alias {version!r}: give a number, or champion")
+    return found
+
+
 def aliases(model: str) -> dict[str, str]:
     """All aliases of a model."""
     from mlflow.exceptions import MlflowException
@@ -130,11 +147,12 @@ def promote(
     :returns: the version that was champion before.
     :raises ConflictError: when the champion is another one by now.
     """
-    get(model, version)
+    target = get(model, version)
     entry_id = actor.entry_id("alias", CHAMPION, version)
     if ledger.find(model, id=entry_id):
         return expected
-    now = aliases(model).get(CHAMPION)
+    there = aliases(model)
+    now = there.get(CHAMPION)
     if now != version:
         if now != expected:
             raise ChampionMovedError(
@@ -142,7 +160,9 @@ def promote(
                 "run the comparison again"
             )
         fence()
-        _note_unrecorded(model, now, as_of, actor, ledger, fence)
+        moves.reconcile(
+            model, lambda: there, as_of=as_of, actor=actor, ledger=ledger, fence=fence, settle=0
+        )  # what the ledger does not know of is written down before it is replaced and forgotten
         if now is not None:
             client().set_registered_model_alias(model, PREVIOUS, now)
         fence()
@@ -161,37 +181,44 @@ def promote(
             verdict=event,
             reason=reason,
             as_of=as_of.isoformat(),
-            figures={"alias": CHAMPION, "from": expected, "to": version, "previous": expected},
+            figures={
+                "alias": CHAMPION,
+                "from": expected,
+                "to": version,
+                "previous": expected,
+                "mlflow_run": target.run_id,
+            },
             actor=actor.to_dict(),
+            digests=_digests(target),
         ),
         fence=fence,
     )
+    heads.advance(model, ledger, fence)
     return expected
 
 
-def _note_unrecorded(
-    model: str, champion: str | None, as_of: dt.datetime, actor: Actor, ledger: Ledger, fence: Callable[[], None]
-) -> None:
-    """Write down a champion that the ledger does not know of, before it is replaced and forgotten."""
-    moves = [e for e in ledger.find(model, event="alias") if e.figures.get("alias") == CHAMPION]
-    last = moves[-1].version if moves else None
-    if champion is None or champion == last:
-        return
-    ledger.append(
-        Entry(
-            id=actor.entry_id("alias", CHAMPION, "found", champion),
-            event="alias",
-            subject=model,
-            version=champion,
-            verdict="found",
-            reason=f"champion was version {champion}, which the ledger did not say: moved by hand in MLflow, or by a "
-            "task that was killed before it could write it down",
-            as_of=as_of.isoformat(),
-            figures={"alias": CHAMPION, "from": last, "to": champion, "previous": last},
-            actor=actor.to_dict(),
-        ),
-        fence=fence,
+def _digests(version: Version) -> dict[str, str]:
+    """Digests of spec, features and data that the version was registered with."""
+    named = ("spec", "features", "pipeline")
+    return {k: v for k, v in version.tags.items() if k in named or k.startswith(("feed.", "snapshot."))}
+
+
+def reconcile(
+    model: str,
+    *,
+    as_of: dt.datetime,
+    actor: Actor,
+    ledger: Ledger,
+    fence: Callable[[], None] = lambda: None,
+    settle: float = moves.SETTLE,
+) -> list[Entry]:
+    """Write down what somebody moved or deleted in MLflow by hand (:func:`perennial.registry.moves.reconcile`)."""
+    found = moves.reconcile(
+        model, lambda: aliases(model), as_of=as_of, actor=actor, ledger=ledger, fence=fence, settle=settle
     )
+    if found:
+        heads.advance(model, ledger, fence)
+    return found
 
 
 def require_champion(model: str) -> Version:
@@ -213,14 +240,16 @@ def serving_at(model: str, as_of: dt.datetime, ledger: Ledger) -> Version:
     :raises RegistryError: when there was none.
     """
     champion = require_champion(model)
-    moves = [
+    made = [
         e
         for e in ledger.find(model, event="alias", version=champion.version)
         if e.figures.get("alias") == CHAMPION and e.as_of
     ]
-    if not moves or dt.datetime.fromisoformat(str(moves[-1].as_of)) <= as_of:
+    if not made or dt.datetime.fromisoformat(str(made[-1].as_of)) <= as_of:
         return champion
     then = champion_at(ledger, model, as_of)
+    if then is None and made[0].verdict == moves.FOUND and made[0].figures.get("from") is None:
+        return champion  # set by hand, nobody knows when
     if then is None:
         raise RegistryError(f"{model} had no champion on {as_of:%Y-%m-%d %H:%M} UTC; name a version in the form")
     return get(model, then)

@@ -21,11 +21,13 @@ def record_late_inputs(
     version: str,
     as_of: str,
     digest: str,
+    spec: str = "",
     fence: Fence = no_fence,
 ) -> Entry:
     """Write to the ledger that ``key`` was published without ``missing``; or, with none missing, that it is whole now.
 
     :param digest: content digest of what was published; the same publication is recorded once.
+    :param spec: digest of the run's copy of the spec.
     """
     verdict = DEGRADED if missing else RESTORED
     return ledger.append(
@@ -40,7 +42,7 @@ def record_late_inputs(
             version=version,
             figures={"missing": list(missing)},
             actor=actor.to_dict(),
-            digests={"content": digest},
+            digests={"content": digest, **({"spec": spec} if spec else {})},
         ),
         fence=fence,
     )

@@ -22,8 +22,8 @@ from perennial.lake.homes import PREDICTION_KEY, feed_table, prediction_table
 from perennial.lake.rows import BATCH
 from perennial.lake.table import Fence, no_fence
 from perennial.ledger import Ledger
-from perennial.registry import tracking, versions
-from perennial.runs import RunState
+from perennial.registry import versions
+from perennial.runs import Actor, RunState
 from perennial.scoring import staging
 from perennial.specs import FeedSpec, ModelSpec
 from perennial.specs.partitions import period
@@ -42,25 +42,37 @@ class Arm:
     name: str
     version: str
     model_id: str
+    run_id: str
 
     def to_dict(self) -> dict[str, str]:
-        return {"name": self.name, "version": self.version, "model_id": self.model_id}
+        return {"name": self.name, "version": self.version, "model_id": self.model_id, "run_id": self.run_id}
 
 
 def resolve_arms(
-    spec: ModelSpec, entity: FeedSpec, key: str, as_of: dt.datetime, ledger: Ledger, override: str | None = None
+    spec: ModelSpec,
+    entity: FeedSpec,
+    key: str,
+    as_of: dt.datetime,
+    ledger: Ledger,
+    override: str | None = None,
+    actor: Actor | None = None,
+    fence: Fence = no_fence,
 ) -> list[Arm]:
     """Which version scores ``key``.
 
     An override of the form wins; then the version that published this partition before; then the champion, or, when
     ``as_of`` precedes that champion's promotion, the champion that the ledger names for then.
 
+    :param actor: who asks. Where the champion decides, an alias that somebody moved in MLflow by hand is then written
+        down first.
     :raises RegistryError: when there is no such version, or no champion.
     """
     before = published(spec, entity, key)
     version = override or (before.version if before else None)
+    if version is None and actor is not None:
+        versions.reconcile(spec.name, as_of=as_of, actor=actor, ledger=ledger, fence=fence)
     found = versions.get(spec.name, version) if version else versions.serving_at(spec.name, as_of, ledger)
-    return [Arm("champion", found.version, found.model_id)]
+    return [Arm("champion", found.version, found.model_id, found.run_id)]
 
 
 @dataclass(frozen=True)
@@ -79,13 +91,18 @@ def published(spec: ModelSpec, entity: FeedSpec, key: str) -> Published | None:
     return None
 
 
-def builders_of(arms: Sequence[Arm], feeds: Mapping[str, FeedSpec]) -> list[FeatureBuilder]:
-    """The feature builders of the arms' own definitions."""
-    return [_bundle(a).builder(feeds) for a in arms]
+def builders_of(
+    spec: ModelSpec,
+    arms: Sequence[Arm],
+    feeds: Mapping[str, FeedSpec],
+    actor: Actor | None = None,
+    fence: Fence = no_fence,
+) -> list[FeatureBuilder]:
+    """The feature builders of the arms' own definitions.
 
-
-def _bundle(arm: Arm) -> Bundle:
-    return Bundle(tracking.cache_folder().fetch(arm.model_id))
+    :raises RefusedError: when an arm's version is not what a trusted key has signed.
+    """
+    return [Bundle.open(spec.name, a, actor=actor, fence=fence).builder(feeds) for a in arms]
 
 
 def score_partition(
@@ -104,17 +121,20 @@ def score_partition(
     :param degraded: score without the inputs that have not landed, and mark the rows.
     :returns: rows, mean score, share of positive decisions, and the inputs that were missing.
     :raises NotReadyError: when a declared input has not landed (``degraded``: the entity's own partition).
+    :raises RefusedError: when an arm's version is not what a trusted key has signed.
     """
     lacking: set[str] = set()
     scored: list[Iterator[pa.RecordBatch]] = []
+    classes: dict[str, list[str]] = {}
     for arm in arms:
-        bundle = _bundle(arm)
+        bundle = Bundle.open(spec.name, arm, actor=state.actor, fence=fence)
         builder = bundle.builder(feeds)
         builder.ensure([key], degraded=degraded, fence=fence)
         lacking.update(builder.missing(key))
         scored.append(_scored(bundle, builder, arm, key, state.actor.run_id, now))
+        classes[arm.version] = bundle.facts.get("classes", [])
     if spec.task.type == "multiclass":
-        state.write(CLASSES, {a.version: _bundle(a).facts["classes"] for a in arms})
+        state.write(CLASSES, classes)
     figures = staging.stage(state, itertools.chain.from_iterable(scored), (*feeds[spec.entity].key, *PREDICTION_KEY))
     return {
         "rows": figures.rows,

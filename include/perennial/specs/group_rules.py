@@ -34,11 +34,8 @@ def _fairness_rules(model: ModelSpec) -> Iterator[Problem]:
             "group, and here not_applicable with the reason"
         )
         yield Problem(message, (*place, "by"))
-    if gate.by and model.task.type == "multiclass":
-        message = (
-            "an audit of decisions for several classes is not available yet: write a binary task for the class that "
-            "matters, or here not_applicable with the reason"
-        )
+    if gate.by and model.task.type == "multiclass" and "positive" not in model.task.model_fields_set:
+        message = "of several classes one is audited against all others: name it, as in task: {positive: full_time}"
         yield Problem(message, (*place, "by"))
     for i, column in enumerate(gate.by):
         if column.column in {c.column for c in gate.by[:i]}:

@@ -236,7 +236,7 @@ class Task(Strict):
 
     type: Literal["binary", "multiclass", "regression"] = Field(description="Kind of prediction.")
     positive: Annotated[Any, AfterValidator(_single)] = Field(
-        default=1, description="The label value that is the positive class."
+        default=1, description="The label value that is the positive class (multiclass: what fairness audits)."
     )
     classes: Annotated[list[Text | Integer], BeforeValidator(_listed)] | None = Field(
         default=None,

@@ -196,8 +196,10 @@ def _task_rules(model: ModelSpec) -> Iterator[Problem]:
     if model.task.type == "multiclass":
         if threshold is not None:
             yield Problem("a multiclass task decides for the likeliest class: delete this line", place)
-        if "positive" in model.task.model_fields_set:
-            yield Problem("a multiclass task has no positive class: delete this", ("task", "positive"))
+        named = model.task.classes
+        if named and "positive" in model.task.model_fields_set and model.task.positive not in named:
+            message = f"{model.task.positive!r} is not among the classes: write one of {_some(map(str, named))}"
+            yield Problem(message, ("task", "positive"))
     elif threshold is not None and not 0 < threshold < 1:
         yield Problem(f"a threshold is a probability, and {threshold:g} is not between 0 and 1", place)
 

@@ -77,9 +77,10 @@ def audit(
         left_out,
     )
     sliced = slices.slice_gates(spec.gates.slices, columns, judged_on)
-    fair = fairness_gate(
-        rows.y[keep], decisions(scores[keep], threshold), columns, at, spec=spec.gates.fairness, left_out=left_out
-    )
+    gate, y, decision = spec.gates.fairness, rows.y[keep], np.empty(0)
+    if gate.stance == "audited":
+        y, decision = decided(spec, y, scores[keep], threshold, rows.classes)
+    fair = fairness_gate(y, decision, columns, at, spec=gate, left_out=left_out)
     document = {
         "slices": [row for s in sliced for row in s.table],
         "fairness": {"table": fair.table, "fairlearn": fair.shown},
@@ -90,11 +91,30 @@ def audit(
     return Audit(tuple(results), document)
 
 
-def decisions(scores: NDArray[np.float64], threshold: float | None) -> NDArray[np.float64]:
-    """1 where the score reaches the threshold, else 0; NaN where there is no score, or no threshold."""
+def decided(
+    spec: ModelSpec,
+    y: NDArray[np.float64],
+    scores: NDArray[np.float64],
+    threshold: float | None,
+    classes: Sequence[str] = (),
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """What happened and what the model decides, as 1 and 0: of several classes, ``task.positive`` against all others.
+
+    A row without a score has no decision (NaN), and neither has any row where there is no threshold.
+
+    :param classes: names of the classes of a multiclass task, in the order of the columns of ``scores``.
+    :raises DataError: the positive class is not among the classes.
+    """
+    if spec.task.type == "multiclass":
+        if str(spec.task.positive) not in classes:
+            named = ", ".join(classes)
+            raise DataError(f"{spec.name}: task.positive is {spec.task.positive}, and the classes are {named}")
+        which = list(classes).index(str(spec.task.positive))
+        there = np.isfinite(scores).all(axis=1)
+        return (y == which).astype(np.float64), np.where(there, scores.argmax(axis=1) == which, np.nan)
     if threshold is None:
-        return np.full(len(scores), np.nan)
-    return np.where(np.isfinite(scores), (scores >= threshold).astype(np.float64), np.nan)
+        return y, np.full(len(y), np.nan)
+    return y, np.where(np.isfinite(scores), scores >= threshold, np.nan)
 
 
 def read_columns(

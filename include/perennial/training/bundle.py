@@ -3,24 +3,34 @@
 Plain files, so that the folder can be signed, copied and opened anywhere: the resolved spec, the plan with its
 snapshots, the feature definition, the baseline, the holdout's scores, the drift reference and its thresholds, facts,
 what the fitted state comes to, and the model's own ``pipeline.py`` when it has one.
+
+A bundle is verified when it is opened, and what is read from it later is compared with what was verified: nothing of a
+folder that a trusted key has not signed is parsed, unpickled or executed.
 """
 
 from __future__ import annotations
 
+import hashlib
+import io
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
-from perennial.errors import RegistryError
+from perennial.errors import RefusedError, RegistryError
 from perennial.features.builder import FeatureBuilder
 from perennial.features.definition import Definition
+from perennial.lake.table import Fence, no_fence
+from perennial.ledger import Entry, Ledger
+from perennial.registry import tracking
+from perennial.runs import Actor
 from perennial.specs import FeedSpec, ModelSpec
 from perennial.storage import to_json
 from perennial.training import onnx
 from perennial.training.estimators import OWN_MODULE
+from perennial.trust import signing
 from perennial.trust.lineage import distributions, versions
 
 if TYPE_CHECKING:
@@ -31,20 +41,99 @@ FOLDER, SOURCE = "perennial", "source"
 _RUNTIME = ("mlflow-skinny", "scikit-learn", "numpy", "scipy", "pandas", "pyarrow", "skops", "cloudpickle")
 
 
+class Held(Protocol):
+    """What has a bundle: a candidate, a version, an arm."""
+
+    @property
+    def run_id(self) -> str: ...
+
+    @property
+    def model_id(self) -> str: ...
+
+
 @dataclass(frozen=True)
 class Bundle:
-    """A bundle on local disk."""
+    """A bundle on local disk.
+
+    :raises RefusedError: when it is not what a trusted key has signed; whoever knows the version uses :meth:`open`.
+    """
 
     folder: Path
+
+    @classmethod
+    def open(
+        cls,
+        model: str,
+        held: Held,
+        *,
+        actor: Actor | None = None,
+        fence: Fence = no_fence,
+        cache: tracking.BundleCache | None = None,
+    ) -> Bundle:
+        """The verified bundle of a candidate or a version.
+
+        One that is refused is noted in the ledger, and its local copy is put aside, so that the next task downloads it
+        anew.
+
+        :param cache: where it is downloaded to; default: the process's.
+        :raises RefusedError: when it is not what a trusted key has signed, or the bundle of another run.
+        :raises RegistryError: when MLflow does not have it.
+        """
+        own = cache or tracking.cache_folder()
+        folder = own.fetch(held.model_id)
+        version = getattr(held, "version", None)
+        try:
+            bundle = cls(folder)
+            bundle._check_identity(model, held)
+        except RefusedError as e:
+            name = f"{model} version {version}" if version else f"the candidate of MLflow run {held.run_id} of {model}"
+            reason = f"{name} is refused: {e}"
+            record_refusal(model, version, held, reason, actor, fence)
+            if cache is None:
+                reason += f"; its local copy was moved to {own.put_aside(held.model_id)}, see docs/trust.md"
+            raise RefusedError(reason) from e
+        return bundle
+
+    def __post_init__(self) -> None:
+        _ = self.signed
+
+    @cached_property
+    def signed(self) -> signing.Signed:
+        """Who signed it, and the digests of its files."""
+        return signing.verify(self.folder)
+
+    def _check_identity(self, model: str, held: Held) -> None:
+        """Refuse the good bundle of another model or run, or one that was signed anew, in this one's place."""
+        of = (self.document("plan")["spec"]["name"], self.facts.get("mlflow_run"))
+        if of != (model, held.run_id):
+            raise RefusedError(f"its bundle is that of {of[0]} in MLflow run {of[1]}, not of run {held.run_id}")
+        registered = getattr(held, "tags", {}).get(signing.DIGEST_TAG, self.signed.digest)
+        if registered != self.signed.digest:
+            raise RefusedError(
+                f"it was signed anew since it was registered: its digest was {registered[:16]} then, and is "
+                f"{self.signed.digest[:16]} now"
+            )
+
+    def _read(self, name: str) -> bytes:
+        """A file of the bundle, as it was verified.
+
+        :raises FileNotFoundError: when there is none.
+        """
+        path = f"{FOLDER}/{name}"
+        if path not in self.signed.files:
+            raise FileNotFoundError(path)
+        raw = (self.folder / path).read_bytes()
+        if hashlib.sha256(raw).hexdigest() != self.signed.files[path]:
+            raise RefusedError(f"{self.folder.name} is refused: {path} was changed after it was verified")
+        return raw
 
     def document(self, name: str) -> Any:
         """A JSON document of the bundle.
 
         :raises RegistryError: when it is not there.
         """
-        path = self.folder / FOLDER / f"{name}.json"
         try:
-            return json.loads(path.read_bytes())
+            return json.loads(self._read(f"{name}.json"))
         except FileNotFoundError:
             raise RegistryError(
                 f"{self.folder.name} is not a bundle of Perennial: it has no {FOLDER}/{name}.json"
@@ -54,7 +143,7 @@ class Bundle:
         """A Parquet table of the bundle."""
         import pandas as pd
 
-        return pd.read_parquet(self.folder / FOLDER / f"{name}.parquet")
+        return pd.read_parquet(io.BytesIO(self._read(f"{name}.parquet")))
 
     @cached_property
     def spec(self) -> ModelSpec:
@@ -83,14 +172,20 @@ class Bundle:
 
     def sources(self) -> dict[str, bytes]:
         """The model's own code by file name; empty when the estimator is an importable class."""
-        folder = self.folder / FOLDER / SOURCE
-        return {p.name: p.read_bytes() for p in sorted(folder.iterdir())} if folder.is_dir() else {}
+        own = f"{FOLDER}/{SOURCE}/"
+        names = sorted(n.removeprefix(own) for n in self.signed.files if n.startswith(own))
+        return {n: self._read(f"{SOURCE}/{n}") for n in names}
 
     @cached_property
     def model(self) -> Any:
-        """The fitted estimator. Loading runs the version's code."""
+        """The fitted estimator. Loading runs the version's code, so it is verified once more, directly before.
+
+        :raises RefusedError: when it was changed since it was opened.
+        """
         import mlflow.sklearn
 
+        if signing.verify(self.folder).digest != self.signed.digest:
+            raise RefusedError(f"{self.folder.name} is refused: it was replaced after it was verified")
         return mlflow.sklearn.load_model(str(self.folder))
 
     @cached_property
@@ -99,7 +194,7 @@ class Bundle:
         gate. Loading runs the version's code."""
         if not self.facts.get("onnx", {}).get("on"):
             return self.model
-        blob = (self.folder / FOLDER / onnx.FILE).read_bytes()
+        blob = self._read(onnx.FILE)
         try:
             return onnx.OnnxModel(self.model, blob, self.facts["cpus"])
         except ImportError as e:
@@ -156,6 +251,25 @@ def write_bundle(
         (own / SOURCE).mkdir()
         for name, code in sources.items():
             (own / SOURCE / name).write_bytes(code)
+
+
+def record_refusal(model: str, version: str | None, held: Held, reason: str, actor: Actor | None, fence: Fence) -> None:
+    """Note in the ledger that a bundle was refused; the same finding of the same act once."""
+    what = hashlib.sha256(reason.encode()).hexdigest()[:12]
+    act = ("signature", version or held.run_id, what)
+    Ledger().append(
+        Entry(
+            id=actor.entry_id(*act) if actor else "/".join(act),
+            event="signature",
+            subject=model,
+            version=version,
+            verdict="refused",
+            reason=reason,
+            figures={"mlflow_run": held.run_id, "mlflow_model": held.model_id},
+            actor=actor.to_dict() if actor else {},
+        ),
+        fence=fence,
+    )
 
 
 def _skops_types(model: Any) -> list[str] | None:

@@ -21,7 +21,7 @@ from perennial.gates.verdict import GateResult, decide
 from perennial.lake.table import Fence, Snapshot, no_fence
 from perennial.ledger import Entry, Ledger
 from perennial.pages import page, section, table
-from perennial.registry import tracking, versions
+from perennial.registry import heads, versions
 from perennial.runs import Actor
 from perennial.specs.partitions import block_of, grain_of, period
 from perennial.storage import to_json
@@ -88,8 +88,7 @@ def evaluate(
     feature definition; blocks that it trained on are left out too.
     """
     spec = plan.spec
-    cache = tracking.cache_folder()
-    own = Bundle(cache.fetch(candidate.model_id))
+    own = Bundle.open(spec.name, candidate, actor=actor, fence=fence)
     rows = load_rows(spec, plan.feeds, plan.definition, holdout, own.facts.get("classes", ()))
     frame = own.frame("holdout")
     if len(frame) != len(rows.y) or not np.array_equal(frame["partition"].to_numpy().astype(str), rows.blocks):
@@ -126,7 +125,7 @@ def evaluate(
     judged, rival = no_champion(spec.gates.champion.mode), None
     compared = [spec.gates.champion.mode, *(s.mode for s in spec.gates.slices)]
     if champion is not None and any(mode != "disabled" for mode in compared):
-        other = _contender(plan, rows, keep, covered, keys, champion, fence)
+        other = _contender(plan, rows, keep, covered, keys, champion, fence, actor)
         rival = None if other.scores is None else Rival(other.scores, other.mask, other.threshold)
         if spec.gates.champion.mode != "disabled":
             judged = _against(plan, rows, scores, keys, champion, other, threshold, ledger, candidate, fence, actor)
@@ -176,8 +175,9 @@ def _contender(
     keys: Sequence[str],
     champion: versions.Version,
     fence: Fence,
+    actor: Actor | None,
 ) -> _Contender:
-    other = Bundle(tracking.cache_folder().fetch(champion.model_id))
+    other = Bundle.open(plan.spec.name, champion, actor=actor, fence=fence)
     seen_until = dt.datetime.fromisoformat(other.facts["train_end"])
     seen = {block_of(plan.entity, k) for k in keys if period(plan.entity, k)[0] < seen_until}
     unseen = {block_of(plan.entity, k) for k in keys} - seen
@@ -283,6 +283,7 @@ def claim_holdout(
             as_of=plan.as_of.isoformat(),
             figures={"champion": champion, "holdout": [first, last], "mlflow_run": run_id},
             actor=actor.to_dict() if actor else {},
+            digests=dict(plan.digests),
         ),
         fence=fence,
     )
@@ -311,17 +312,20 @@ def record(
     ledger: Ledger,
     actor: Actor,
     fence: Fence = no_fence,
+    data: Mapping[str, Snapshot] | None = None,
 ) -> None:
     """Write every gate's verdict and the decision to the ledger.
 
     A retry adds nothing; a run that was cleared and came to something else says so beside its first decision.
+
+    :param data: the snapshots that it was trained and judged on, by name; their digests go with the verdicts.
     """
     act = hashlib.sha256(to_json([candidate.to_dict(), evaluation.to_dict()])).hexdigest()[:12]
     common: dict[str, Any] = {
         "subject": plan.spec.name,
         "as_of": plan.as_of.isoformat(),
         "actor": actor.to_dict(),
-        "digests": dict(plan.digests),
+        "digests": {**plan.digests, **{f"data:{name}": s.sha256 for name, s in (data or {}).items()}},
     }
     for r in evaluation.results:
         ledger.append(
@@ -330,7 +334,13 @@ def record(
                 event="gate",
                 verdict=r.verdict,
                 reason=r.reason,
-                figures={**r.figures, "gate": r.gate, "mode": r.mode, "warnings": list(r.warnings)},
+                figures={
+                    **r.figures,
+                    "gate": r.gate,
+                    "mode": r.mode,
+                    "warnings": list(r.warnings),
+                    "mlflow_run": candidate.run_id,
+                },
                 **common,
             ),
             fence=fence,
@@ -356,6 +366,7 @@ def record(
         ),
         fence=fence,
     )
+    heads.advance(plan.spec.name, ledger, fence)
 
 
 def report(plan: TrainingPlan, evaluation: Evaluation) -> bytes:

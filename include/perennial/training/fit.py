@@ -25,6 +25,7 @@ from perennial.training.classes import problem_of_holdout, score_columns
 from perennial.training.data import Rows
 from perennial.training.learn import Progress, learn
 from perennial.training.plan import TrainingPlan, pipeline_digest
+from perennial.trust import signing
 from perennial.trust.lineage import runtime
 
 #: The MLflow tag that names the fitted state.
@@ -54,8 +55,10 @@ def fit(
 
     :raises DataError: when there is nothing to learn from.
     :raises SpecError: when the model's own code is not what was planned with.
+    :raises SignatureError: when there is no key to sign the bundle with.
     """
     sources = _sources(plan)
+    signing.signing().ready()  # at once, and not after hours of fitting
     run_id = tracking.run_of(plan.spec.name, actor, _inputs(plan, train, holdout), fence)
     done = tracking.bundle_of(run_id)
     if done is not None:
@@ -109,6 +112,7 @@ def _fit(
         "threads": dict(threads),
         "runtime": runtime(learned.packages),
         "state_sha256": learned.state["sha256"],
+        "mlflow_run": run_id,
         "search": params,
         "metric": {"name": metric.name, "value": None if np.isnan(value) else value},
         **({"classes": list(rows.classes)} if task == "multiclass" else {}),
@@ -139,6 +143,8 @@ def _fit(
             sources=sources,
             onnx_model=onnx_model,
         )
+        signed = signing.sign(target)
+        progress(f"signed {len(signed.files)} files with the key {signed.signer[:16]}")
         model_id = tracking.log_bundle(
             run_id,
             target,
@@ -158,6 +164,7 @@ def _fit(
                 "seed": str(plan.seed),
                 "threads": str(spec.compute.cpus),
                 STATE_TAG: str(learned.state["sha256"]),
+                **signing.tags(signed),
             },
             snapshots={
                 f"{part}_{k}": s for part, group in (("train", train), ("holdout", holdout)) for k, s in group.items()

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from perennial.lake.homes import feed_table
 from perennial.ledger import Entry, Ledger
-from perennial.registry import tracking, versions
+from perennial.registry import versions
 from perennial.runs import Actor
 from perennial.specs import FeedSpec, ModelSpec
 from perennial.specs.durations import format_duration
+from perennial.specs.loader import digest
 from perennial.specs.partitions import known_at_instant
 from perennial.training.bundle import Bundle
 from perennial.training.plan import last_labelled
@@ -26,6 +27,7 @@ class Guard:
     name: str
     passed: bool
     reason: str
+    figures: Mapping[str, float | None] = field(default_factory=dict)
 
 
 def check_guards(
@@ -48,30 +50,33 @@ def check_guards(
         "no retraining before"
         if since is None
         else f"the last retraining was {since.days} days before, the cooldown is {format_duration(rules.cooldown)}",
+        {"days_since": since.days if since else None, "cooldown_days": rules.cooldown.total_seconds() / 86400},
     )
     recent = sum(as_of - t < MONTH for t in before)
     budget = Guard(
         "budget",
         recent < rules.max_per_month,
         f"{recent} retrainings in the last 30 days, at most {rules.max_per_month}",
+        {"in_30_days": recent, "at_most": rules.max_per_month},
     )
-    new = _new_labels(spec, feeds, as_of)
+    new = _new_labels(spec, feeds, as_of, actor)
     labels = Guard(
         "new_labels",
         new >= rules.min_new_labels,
         f"{new:,} labels since the champion's, at least {rules.min_new_labels:,}",
+        {"new_labels": new, "at_least": rules.min_new_labels},
     )
     return [cooldown, budget, labels]
 
 
-def _new_labels(spec: ModelSpec, feeds: Mapping[str, FeedSpec], as_of: dt.datetime) -> int:
+def _new_labels(spec: ModelSpec, feeds: Mapping[str, FeedSpec], as_of: dt.datetime, actor: Actor) -> int:
     """Label rows known at ``as_of`` that were not known when the champion was trained."""
     label_feed = feeds[spec.labels.feed]
     last = last_labelled(spec, label_feed, as_of)
     champion = versions.by_alias(spec.name, versions.CHAMPION)
     known: dt.datetime | None = None
     if champion is not None:
-        bundle = Bundle(tracking.cache_folder().fetch(champion.model_id))
+        bundle = Bundle.open(spec.name, champion, actor=actor)
         known = dt.datetime.fromisoformat(bundle.facts["as_of"])
     total = 0
     for key, info in feed_table(label_feed).partitions().items():
@@ -100,8 +105,9 @@ def record_guards(
                 verdict=verdict,
                 reason=g.reason,
                 as_of=as_of.isoformat(),
-                figures={"guard": g.name},
+                figures={"guard": g.name, **g.figures},
                 actor=actor.to_dict(),
+                digests={"spec": digest(spec)},
             ),
             fence=fence,
         )

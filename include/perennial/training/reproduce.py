@@ -11,7 +11,6 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
@@ -20,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from perennial.errors import DataError, RegistryError, UsageError
+from perennial.errors import DataError, RegistryError
 from perennial.lake.homes import feed_table
 from perennial.lake.table import PartitionedTable, Snapshot
 from perennial.registry import tracking, versions
@@ -136,11 +135,11 @@ def reproduce(model: str, version: str, progress: Callable[[str], None] = lambda
     :raises UsageError: when there is no such version.
     :raises DataError: when the rows that it was trained on are gone, or are not those.
     :raises RegistryError: when MLflow does not answer, or has no bundle of it.
+    :raises RefusedError: when its bundle is not what a trusted key has signed.
     """
-    with _mlflow():
-        found = _version(model, version)
-        folder = tracking.cache_folder().fetch(found.model_id)
-        bundle = Bundle(folder)
+    with tracking.reached():
+        found = versions.named(model, version)
+        bundle = Bundle.open(model, found)
         _check(bundle, found)
     plan = TrainingPlan.from_dict(bundle.document("plan"))
     snapshots = {
@@ -150,7 +149,7 @@ def reproduce(model: str, version: str, progress: Callable[[str], None] = lambda
     with tempfile.TemporaryDirectory(prefix="perennial-") as temporary:
         work = Path(temporary)
         task = {
-            "bundle": str(folder),
+            "bundle": str(bundle.folder),
             "snapshots": {p: {k: s.to_dict() for k, s in g.items()} for p, g in snapshots.items()},
         }
         (work / "task.json").write_text(json.dumps(task), encoding="utf-8")
@@ -170,28 +169,6 @@ def reproduce(model: str, version: str, progress: Callable[[str], None] = lambda
         parts=tuple(differing(recorded["parts"], now["parts"])) if recorded["sha256"] and now["sha256"] else (),
         no_state=recorded["error"] or now["error"],
     )
-
-
-@contextmanager
-def _mlflow() -> Iterator[None]:
-    from mlflow.exceptions import MlflowException
-
-    try:
-        yield
-    except MlflowException as e:
-        raise RegistryError(f"MLflow at {settings().mlflow} does not answer: {tracking.sentence(e)}") from e
-
-
-def _version(model: str, version: str) -> versions.Version:
-    if version.isdigit():
-        try:
-            return versions.get(model, version)
-        except RegistryError as e:
-            raise UsageError(str(e)) from e
-    found = versions.by_alias(model, version)
-    if found is None:
-        raise UsageError(f"{model} has no version with the alias {version!r}: give a number, or champion")
-    return found
 
 
 def _check(bundle: Bundle, found: versions.Version) -> None:
@@ -237,7 +214,8 @@ def _in_a_clean_process(work: Path, plan: TrainingPlan, progress: Callable[[str]
     cpus = str(plan.spec.compute.cpus)
     threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), cpus)
     # what a model's own code may log lands in the folder that is thrown away
-    env = {**os.environ, **threads, "MLFLOW_TRACKING_URI": f"sqlite:///{work / 'mlflow.db'}"}
+    kept = {k: v for k, v in os.environ.items() if k != "PERENNIAL_SIGNING_KEY"}  # the model's own code runs there
+    env = {**kept, **threads, "MLFLOW_TRACKING_URI": f"sqlite:///{work / 'mlflow.db'}"}
     command = [sys.executable, "-P", "-m", "perennial.training.refit", str(work)]
     with (
         (work / "errors").open("w+", encoding="utf-8") as errors,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from typing import Any
 
 from perennial_airflow import assets
@@ -86,6 +87,7 @@ class VacuumOperator(StepOperator):
 class ReconcileOperator(StepOperator):
     """Compare landing with the lake, and ask ingestion for files that were missed.
 
+    Compare MLflow's aliases with the ledger, too; write down what was moved by hand, and keep the newest heads there.
     Its outlets are the ``<feed>.landed`` assets of the feeds that it asks for.
     """
 
@@ -102,10 +104,21 @@ class ReconcileOperator(StepOperator):
         for m in missed:
             if m.sentence:
                 self.log.warning("%s", m.sentence)
+        if not work.dry_run:
+            self._tend(step, sorted(specs.models), work.as_of)
         return {
             m.feed: {"landed": len(m.landed), "absent": len(m.absent), "asked": len(asked.get(m.feed, ()))}
             for m in missed
         }
+
+    def _tend(self, step: Step, models: list[str], as_of: str | None) -> None:
+        from perennial.housekeeping.record import tend
+
+        instant = dt.datetime.fromisoformat(as_of) if as_of else step.run_after
+        done = tend(models, step.ledger, step.actor, instant, step.fence)
+        for sentence in done.moved:
+            self.log.warning("%s", sentence)
+        self.log.info("%d heads of the ledger moved forward in MLflow", done.heads)
 
 
 class MaintenanceReportOperator(StepOperator):

@@ -75,7 +75,7 @@ class EvidentlyDriftOperator(StepOperator):
         version = versions.get(self.name, asked["version"])
         with step.state.scratch("drift") as folder:
             page = folder / "drift.html"
-            look = drift_look(spec, feeds, version, as_of, report=page, fence=step.fence)
+            look = drift_look(spec, feeds, version, as_of, report=page, actor=step.actor, fence=step.fence)
             if page.exists():
                 self.report_url = step.state.report("drift.html", page.read_bytes())
         for w in look.windows:
@@ -95,7 +95,8 @@ class PerformanceOperator(StepOperator):
         if spec.monitoring.performance.mode == "disabled":
             raise AirflowSkipException("performance is switched off in the spec")
         as_of = dt.datetime.fromisoformat(asked["as_of"])
-        look = performance_look(spec, feeds, versions.get(self.name, asked["version"]), as_of)
+        version = versions.get(self.name, asked["version"])
+        look = performance_look(spec, feeds, version, as_of, step.actor, step.fence)
         for w in look.windows:
             self.log.info("%s: %s: %s", w["window"], w["state"], w["reason"])
         step.state.write("performance", look.to_dict())

@@ -54,6 +54,7 @@ class PublishOperator(StepOperator):
     def step(self, step: Step) -> dict[str, Any]:
         from perennial.scoring.late import record_late_inputs, sentence
         from perennial.scoring.predict import publish
+        from perennial.specs.loader import digest
 
         spec, feeds, asked = stored_model(step)
         step.pass_on(step.context["outlet_events"][assets.predictions(self.name)])  # type: ignore[typeddict-item]
@@ -70,6 +71,7 @@ class PublishOperator(StepOperator):
                 version=asked["arms"][0]["version"],
                 as_of=asked["as_of"],
                 digest=done["digest"],
+                spec=digest(spec),
                 fence=step.fence,
             )
         return {**done, "missing": missing}
@@ -82,8 +84,9 @@ class RefuseOperator(StepOperator):
 
     def step(self, step: Step) -> None:
         from perennial.ledger import Entry
+        from perennial.specs.loader import digest
 
-        _, _, asked = stored_model(step)
+        spec, _, asked = stored_model(step)
         reason = "; ".join(step.state.read("problems"))
         step.ledger.append(
             Entry(
@@ -96,6 +99,7 @@ class RefuseOperator(StepOperator):
                 partition=asked["key"],
                 version=asked["arms"][0]["version"],
                 actor=step.actor.to_dict(),
+                digests={"spec": digest(spec)},
             ),
             fence=step.fence,
         )

@@ -99,15 +99,17 @@ class FeaturesOperator(StepOperator):
 
 
 class FitOperator(StepOperator):
-    """Fit the estimator, calibrate drift, and log the bundle to MLflow; a retry finds what the first try logged."""
+    """Fit the estimator, calibrate drift, sign the bundle and log it to MLflow; a retry finds what was logged."""
 
     operator_extra_links = (MlflowLink(),)
 
     def step(self, step: Step) -> dict[str, str]:
         from perennial.registry.tracking import run_url
         from perennial.training.fit import fit
+        from perennial_airflow import signing_key
 
         plan = _plan(step)
+        signing_key.use_connection()
         train, holdout = _snapshots(step)
         say = lambda text: self.log.info("%s", text)  # noqa: E731
         candidate = fit(plan, train, holdout, step.actor, say, step.fence)
@@ -142,7 +144,9 @@ class MetricGateOperator(BranchStepOperator):
         from perennial.training.evaluate import record
 
         plan, found = _plan(step), _evaluation(step)
-        record(plan, found, _candidate(step), step.ledger, step.actor, step.fence)
+        parts = dict(zip(("train", "holdout"), _snapshots(step), strict=True))
+        data = {f"{part}.{name}": taken for part, group in parts.items() for name, taken in group.items()}
+        record(plan, found, _candidate(step), step.ledger, step.actor, step.fence, data)
         self.log.info("%s: %s: %s", self.name, found.verdict, found.reason)
         for warning in found.warnings:
             self.log.warning("%s", warning)
@@ -152,14 +156,18 @@ class MetricGateOperator(BranchStepOperator):
 
 
 class RegisterOperator(StepOperator):
-    """Register the candidate as a version in MLflow, once per run, with lineage; announces ``<model>.version``."""
+    """Verify the candidate and register it as a version in MLflow, once per run, with lineage and signature; announces
+    ``<model>.version``."""
 
     operator_extra_links = (MlflowLink(),)
 
     def step(self, step: Step) -> dict[str, Any]:
         from perennial.registry import tracking, versions
+        from perennial.training.attest import record_signature, trust_tags
+        from perennial.training.bundle import Bundle
 
         plan, found, candidate = _plan(step), _evaluation(step), _candidate(step)
+        bundle = Bundle.open(self.name, candidate, actor=step.actor, fence=step.fence)
         tags = {
             **{k.replace(":", "."): str(v) for k, v in plan.digests.items()},
             "as_of": plan.as_of.isoformat(),
@@ -167,12 +175,14 @@ class RegisterOperator(StepOperator):
             "seed": str(plan.seed),
             "verdict": found.verdict,
             "dag_run": f"{step.actor.dag_id}/{step.actor.run_id}",
+            **trust_tags(bundle),
         }
         snapshots = step.state.read("snapshots")
         tags |= {f"snapshot.{p}.{k}": s["sha256"] for p, group in snapshots.items() for k, s in group.items()}
         version = versions.register(
             self.name, candidate.run_id, candidate.model_id, tags, plan.spec.description, step.fence
         )
+        record_signature(version, bundle, plan.as_of, step.ledger, step.actor, step.fence)
         tracking.finish(
             candidate.run_id, tags={"decision": "registered", "reason": found.reason, "version": version.version}
         )

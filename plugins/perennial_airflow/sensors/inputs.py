@@ -33,8 +33,10 @@ class InputsSensor(_WaitingOperator):
         step.skip_if_paused(self.name, key)
         as_of = step.as_of(entity)
         override = step.params.get("version")
-        arms = resolve_arms(spec, entity, key, as_of, step.ledger, str(override) if override else None)
-        builders = builders_of(arms, specs.feeds)
+        arms = resolve_arms(
+            spec, entity, key, as_of, step.ledger, str(override) if override else None, step.actor, step.fence
+        )
+        builders = builders_of(spec, arms, specs.feeds, step.actor, step.fence)
         missing = sorted({m for b in builders for m in b.missing(key)})
         if missing:
             read = {n: f for b in builders for n, f in b.feeds.items()}

@@ -59,7 +59,7 @@ def test_other_sources_are_not_available_yet(specs: Folder) -> None:
             "the class 'a' would never match: the label \"late\" is declared as integer",
         ),
         ({"task": "{type: multiclass, classes: [0, 1, 1]}"}, "the class 1 is there twice"),
-        ({"task": "{type: multiclass, positive: 1}"}, "a multiclass task has no positive class"),
+        ({"task": "{type: multiclass, positive: 4, classes: [1, 2, 3]}"}, "4 is not among the classes"),
         ({"task": "multiclass", "scoring": "{threshold: 0.5}"}, "decides for the likeliest class"),
         ({"gates": "{floor: {roc_auc: 62}}"}, "lies between 0 and 1, so a floor of 62 cannot be meant"),
         ({"gates": "{floor: {mod: 0.5}}"}, 'did you mean "mode"?'),

@@ -199,6 +199,7 @@ def test_a_fit_has_the_threads_that_its_spec_grants_in_any_process(home: Path) -
 def test_a_bundle_of_the_model_s_own_code_needs_no_file(home: Path, tmp_path: Path, X: pd.DataFrame, y: Any) -> None:
     """It is loaded in another process, where the model's folder is gone."""
     from perennial.training.bundle import write_bundle
+    from perennial.trust import signing
 
     folder = tmp_path / "flight_delay"
     folder.mkdir()
@@ -210,6 +211,7 @@ def test_a_bundle_of_the_model_s_own_code_needs_no_file(home: Path, tmp_path: Pa
         bundle, model, sample=X.head(5), predictions=model.predict_proba(X.head(5)), task="binary", documents={},
         frames={}, packages=["sklearn"],
     )  # fmt: skip
+    signing.sign(bundle)
     (folder / "pipeline.py").unlink()
     X.to_parquet(tmp_path / "x.parquet")
     code = (
