@@ -1,4 +1,4 @@
-"""A weekly, an hourly and a yearly model from landed files to a monitored champion: real lake, real MLflow over SQLite."""
+"""A weekly, an hourly and a yearly model from landed files to a monitored champion: real lake, MLflow over SQLite."""
 
 from __future__ import annotations
 
