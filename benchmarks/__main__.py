@@ -21,6 +21,7 @@ NAMES = (
     "drift",
     "validation",
     "lake_reads",
+    "ledger",
     "warm",
     "demo",
     "backfill",
@@ -33,7 +34,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"which ones (default: all): {', '.join(NAMES)}")
     parser.add_argument("--quick", action="store_true", help="small sizes, to see that they run; keeps no figures")
+    parser.add_argument("--render", action="store_true", help="run none, only render what is kept")
     arguments = parser.parse_args()
+    if arguments.render:
+        render.write(NAMES)
+        return 0
     unknown = sorted(set(arguments.names) - set(NAMES))
     if unknown:
         parser.error(f"there is no benchmark {unknown[0]!r}; there are {', '.join(NAMES)}")

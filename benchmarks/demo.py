@@ -9,8 +9,11 @@ import sys
 import time
 from pathlib import Path
 
-from benchmarks.harness import PROJECT, Result, environment, result
+from benchmarks.harness import PROJECT, RESULTS, Result, environment, result
 from benchmarks.live import _free_port
+
+#: What the README shows of the last demo.
+STORY = RESULTS / "demo_story.json"
 
 
 def run(folder: Path, *, quick: bool) -> list[Result]:
@@ -23,7 +26,11 @@ def run(folder: Path, *, quick: bool) -> list[Result]:
                               capture_output=True, text=True)  # fmt: skip
         if done.returncode:
             raise RuntimeError(f"the demo ended with {done.returncode}:\n{done.stdout[-3000:]}{done.stderr[-2000:]}")
-        airflow.append(json.loads((home / "demo" / "summary.json").read_text())["seconds"]["replay"])
+        summary = json.loads((home / "demo" / "summary.json").read_text())
+        airflow.append(summary["seconds"]["replay"])
+        if not quick:
+            kept = {k: summary[k] for k in ("seconds", "decisions", "quarantined", "monitoring", "airflow")}
+            STORY.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
         work = folder / f"plain-{i}"
         work.mkdir()
         began = time.monotonic()

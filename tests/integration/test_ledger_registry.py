@@ -12,8 +12,10 @@ from typing import Any
 
 import jsonschema
 import pytest
+from lifecycle import Life
 
 from perennial.cli import main
+from perennial.errors import RegistryError
 from perennial.housekeeping.record import tend
 from perennial.ledger import Entry, Head, Ledger
 from perennial.ledger.schema import json_schema
@@ -21,6 +23,7 @@ from perennial.ledger.story import version_story
 from perennial.ledger.verify import verify
 from perennial.registry import heads, moves, tracking, versions
 from perennial.runs import Actor
+from perennial.scoring import predict
 
 pytestmark = pytest.mark.integration
 
@@ -351,3 +354,26 @@ def test_a_versions_story_is_whole(told: Ledger) -> None:
         old.append(dataclasses.replace(e, seq=-1, prev="", at=""))
     assert version_story(old, M, "2").decision is not None, "entries that do not name the run are matched by DAG run"
     assert version_story(told, M, "3").decision is None
+
+
+def test_score_writes_down_what_was_moved_by_hand_before_it_goes_by_it(life: Life) -> None:
+    model, key, at = life.spec.name, "2013-03-20", utc("2013-03-21T04:00")
+    actor = life.actor("run-1", "inputs", "score")
+    two = life.second()
+    tracking.client().set_registered_model_alias(model, "champion", two)
+    for _ in range(2):
+        (arm,) = predict.resolve_arms(life.spec, life.entity, key, at, life.ledger, None, actor)
+        assert arm.version == two
+    tracking.client().delete_registered_model_alias(model, "champion")
+    with pytest.raises(RegistryError, match="has no champion"):
+        predict.resolve_arms(life.spec, life.entity, key, at, life.ledger, None, actor)
+    named = [e.version for e in life.ledger.find(model, event="alias", verdict=moves.FOUND)]
+    assert named == [two, None]
+    look = verify(life.ledger, model, heads.kept()[model])
+    assert look.whole and look.kept["MLflow's registered model"] == look.head
+    for e in life.ledger.entries(model):
+        jsonschema.validate(json.loads(e.to_bytes()), json_schema())
+        assert "git_commit" in e.digests and (e.as_of or e.partition) and e.actor["dag_id"]
+    story = version_story(life.ledger, model, "1")
+    assert story.decision is not None and {"floor", "baseline"} <= {str(g.figures["gate"]) for g in story.gates}
+    assert {"spec", "features", "git_commit", "lock_sha256"} <= story.decision.digests.keys()

@@ -19,6 +19,7 @@ from perennial.errors import DataError
 from perennial.lake.rows import ParquetRows
 from perennial.lake.table import PartitionedTable
 from perennial.ledger import Entry, Ledger
+from perennial.ledger.verify import verify
 from perennial.storage import S3Store, join, open_store
 
 pytestmark = pytest.mark.integration
@@ -160,6 +161,41 @@ def test_a_ledger_of_many_writers_is_one_chain(uri: str) -> None:
         assert (entry.seq, entry.prev) == (seq, prev)
         prev = hashlib.sha256(entry.to_bytes()).hexdigest()
     assert Ledger(uri).append(Entry("3/1", "gate", "m", "pass", "again")).reason == ""
+
+
+def test_an_append_to_a_long_ledger_takes_few_requests(uri: str) -> None:
+    writer = Ledger(uri)
+    for i in range(40):
+        writer.append(Entry(f"e{i}", "gate", "m", "pass", ""))
+    ledger, asked = Ledger(uri), list[str]()
+    assert isinstance(ledger.store, S3Store)
+    ledger.store.client.meta.events.register("before-send.s3.*", lambda request, **_: asked.append(request.method))
+    ledger.append(Entry("new", "gate", "m", "pass", ""))
+    assert asked.count("PUT") == 1 and len(asked) <= 1 + 3 + 16, "index, its last entry, those after it, the end"
+    asked.clear()
+    assert ledger.append(Entry("e3", "gate", "m", "pass", "again")).reason == ""
+    ledger.append(Entry("newer", "gate", "m", "pass", ""))
+    assert len(asked) <= 6, asked
+    asked.clear()
+    Ledger(uri).store.delete("_index/m.idx")
+    assert Ledger(uri).append(Entry("e7", "gate", "m", "pass", "again")).reason == "", "the index decides nothing"
+    assert [e.id for e in Ledger(uri).find("m", id="newer")] == ["newer"]
+    assert Ledger(uri).subjects() == ["m"]
+
+
+def test_damage_of_a_ledger_on_s3_is_named(uri: str) -> None:
+    ledger = Ledger(uri)
+    for i in range(30):
+        ledger.append(Entry(f"e{i}", "gate", "m", "pass", "well"))
+    head = ledger.head("m")
+    assert head is not None and verify(ledger, "m", {"MLflow": head}).whole
+    key = "m/0000000007.json"
+    ledger.store.put(key, ledger.store.get(key).replace(b"well", b"good"))
+    ledger.store.delete("m/0000000012.json")
+    ledger.store.delete("m/0000000029.json")
+    ledger.store.put("m/notes", b"")
+    found = verify(Ledger(uri), "m", {"MLflow": head}).findings
+    assert [(f.kind, f.seq) for f in found] == [("foreign", None), ("edited", 7), ("missing", 12), ("cut", 29)]
 
 
 def test_a_table_on_s3(uri: str, tmp_path: Path) -> None:

@@ -7,7 +7,6 @@ a check that costs microseconds, because ``verify`` asks it of every entry.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from typing import Any
 
 SCHEMA = 1
@@ -120,7 +119,7 @@ def _fits(name: str, value: Any) -> bool:
     if name in ("as_of", "version", "partition"):
         return value is None or isinstance(value, str)
     if name == "digests":
-        return isinstance(value, Mapping) and all(isinstance(v, str) for v in value.values())
+        return isinstance(value, dict) and all(isinstance(v, str) for v in value.values())
     if name in ("figures", "actor"):
-        return isinstance(value, Mapping)
+        return isinstance(value, dict)
     return type(value) is int and (name == "schema" or value >= 0)

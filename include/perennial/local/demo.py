@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 from perennial.errors import UsageError
+from perennial.local.audit import audit
 from perennial.local.landing import Feed, LandingSimulator
 from perennial.local.plot import plot_story
 from perennial.local.stack import Stack
@@ -45,6 +46,8 @@ def demo(project: Path) -> int:
         summary = collect(stack.client, [MODEL, SECOND], FEEDS, seconds())
         tell.out.write("\n" + save(summary, target) + "\n")
         tell.line(f"table, plot and figures: {target}/table.txt, story.png, summary.json")
+        tell.chapter("6. What an auditor asks; and a bundle that somebody changed")
+        audit(story, MODEL, here.home, at="2013-06-30", key="2013-08-07")
         sign(here.home)
         tell.chapter("Stopping")
     finally:

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from perennial.training import bundle, estimators, onnx
+from perennial.trust import signing
 
 pytestmark = pytest.mark.fast
 
@@ -94,7 +95,7 @@ def test_nothing_to_compare_is_no_parity(ours: list[float], theirs: list[float])
 
 
 @pytest.mark.parametrize("on", [True, False])
-def test_a_bundle_scores_with_what_passed(tmp_path: Path, on: bool) -> None:
+def test_a_bundle_scores_with_what_passed(home: Path, tmp_path: Path, on: bool) -> None:
     model, task = fitted("trees")
     blob, parity = onnx.converted(model, rows(seed=5), task)
     X = rows(50)
@@ -109,6 +110,7 @@ def test_a_bundle_scores_with_what_passed(tmp_path: Path, on: bool) -> None:
         packages=["sklearn", "onnxruntime"],
         onnx_model=blob if on else None,
     )
+    signing.sign(tmp_path / "b")
     found = bundle.Bundle(tmp_path / "b")
     assert isinstance(found.scorer, onnx.OnnxModel) is on
     np.testing.assert_allclose(
