@@ -18,6 +18,7 @@ from perennial.monitoring.conclude import conclude
 from perennial.monitoring.watch import drift_look, performance_look
 from perennial.registry import tracking, versions
 from perennial.runs import Actor, RunState
+from perennial.scoring.explain import explain
 from perennial.settings import settings
 from perennial.specs import FeedSpec
 from perennial.specs.partitions import known_at_instant
@@ -116,6 +117,10 @@ def test_a_model_of_three_classes(home: Path, registry: str, tmp_path: Path, mon
     assert set(per_visit.column("decision_sum").to_pylist()) == {1}
     decided = rows.filter(rows.column("decision")).sort_by("visit_id").column("score")
     assert decided.to_pylist() == per_visit.sort_by("visit_id").column("score_max").to_pylist(), "the likeliest"
+
+    told = explain(life.spec, life.feeds, f"{keys[40]}-000", keys[40])
+    assert told.as_it_was and told.published["decision"], "the class that was decided for"
+    assert told.base + sum(f.contribution for f in told.features) == pytest.approx(told.again, abs=0.05)
 
     now = known_at_instant(outcomes, keys[76])
     performance = performance_look(life.spec, life.feeds, version, now)
