@@ -22,6 +22,7 @@ NAMES = (
     "validation",
     "lake_reads",
     "ledger",
+    "signing",
     "warm",
     "demo",
     "backfill",

@@ -30,7 +30,8 @@ def run(folder: Path, *, quick: bool) -> list[Result]:
         airflow.append(summary["seconds"]["replay"])
         if not quick:
             kept = {k: summary[k] for k in ("seconds", "decisions", "quarantined", "monitoring", "airflow")}
-            STORY.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
+            text = json.dumps(kept, indent=1).replace(home.as_uri(), "").replace(str(home), "")
+            STORY.write_text(text + "\n", encoding="utf-8")
         work = folder / f"plain-{i}"
         work.mkdir()
         began = time.monotonic()

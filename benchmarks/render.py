@@ -36,7 +36,8 @@ def story() -> str:
         f"One run of `make demo` on two cores: {seconds['start']:.0f} s starting, {seconds['replay']:.0f} s replaying, "
         f"{airflow['dag_runs']} DAG runs, {airflow['task_instances']} tasks, {airflow['failed']} failed. Tasks that "
         "use MLflow, Great Expectations or Evidently start "
-        f"{heavy['queued_to_start_median_s']:.2f} s after they were queued (median of {heavy['n']}; 95 %: {heavy['queued_to_start_p95_s']:.2f} s).\n\n"
+        f"{heavy['queued_to_start_median_s']:.2f} s after they were queued "
+        f"(median of {heavy['n']}; 95 %: {heavy['queued_to_start_p95_s']:.2f} s).\n\n"
         "| decision | gain on the holdout, 95 % interval | verdict |\n|---|---|---|\n"
         + "\n".join(rows)
         + f"\n\nQuarantined: {refused}. Monitoring: "

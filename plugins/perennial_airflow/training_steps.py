@@ -31,7 +31,7 @@ FORM = {
 
 
 def training_steps(spec: ModelSpec) -> None:
-    """Plan, features, fit, evaluate, gates; then register and roll out, or reject.
+    """Plan, features, fit, evaluate, gates; then register, check as in production and roll out, or reject.
 
     Made in the DAG or task group around the call. The heavy steps run in the spec's pool, moves of an alias in a pool
     of one slot.
@@ -45,11 +45,12 @@ def training_steps(spec: ModelSpec) -> None:
     evaluate = op.EvaluateOperator(task_id="evaluate", **heavy)
     gates = op.MetricGateOperator(task_id="gates", **light)
     register = op.RegisterOperator(task_id="register", **light, outlets=[assets.version(spec.name)])
+    stage_check = op.StageCheckOperator(task_id="stage_check", **heavy)
     rollout = op.ImmediateRolloutOperator(task_id="rollout", name=spec.name, pool="perennial_promote")
     reject = op.RejectOperator(task_id="reject", **light)
     report_only = op.RejectOperator(task_id="report_only", **light)
 
     plan >> features >> fit >> evaluate >> gates
-    gates >> Label("pass") >> register >> rollout
+    gates >> Label("pass") >> register >> stage_check >> rollout
     gates >> Label("fail or hold") >> reject
     gates >> Label("dry run") >> report_only

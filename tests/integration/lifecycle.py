@@ -19,6 +19,7 @@ from perennial.scoring import predict
 from perennial.specs import FeedSpec, ModelSpec
 from perennial.specs.loader import SpecSet, load_specs
 from perennial.specs.partitions import keys_between, period
+from perennial.training import stage
 from perennial.training.data import snapshot_rows
 from perennial.training.evaluate import Evaluation, evaluate, record
 from perennial.training.fit import Candidate, fit
@@ -136,6 +137,13 @@ class Life:
         assert predict.check_output(self.spec, self.feeds, key, state) == []
         predict.publish(self.spec, self.entity, key, state)
         return state
+
+    def stage(self, version: str) -> stage.Staged:
+        """Check a version as the task does."""
+        actor, found = self.actor(f"stage-{version}", "stage_check"), versions.get(self.spec.name, version)
+        done = stage.stage_check(found, actor)
+        stage.record(found, done, dt.datetime.now(dt.UTC), self.ledger, actor)
+        return done
 
     def second(self) -> str:
         """Another version, which is the first one's bundle, of the same run, under a number of its own."""

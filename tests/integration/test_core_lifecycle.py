@@ -213,6 +213,8 @@ def test_scores_that_are_no_numbers_fail_every_gate(life: Life, monkeypatch: pyt
         "floor": "fail",
         "baseline": "fail",
         "champion": "fail",
+        "slices.origin": "fail",
+        "fairness": "not_applicable",
     }
 
 
@@ -274,13 +276,14 @@ def test_a_champion_that_reads_a_feed_which_the_spec_dropped(life: Life, tmp_pat
     assert gate(done.evaluation, "champion").figures["n_blocks"] == 14, gate(done.evaluation, "champion")
 
 
-def test_a_champion_gate_that_is_off_does_not_ask_the_champion(life: Life, monkeypatch: Any) -> None:
+def test_gates_that_are_off_do_not_ask_the_champion(life: Life, monkeypatch: Any) -> None:
     def never(*_: Any) -> Any:
         raise AssertionError("the champion was scored")
 
     monkeypatch.setattr("perennial.training.evaluate.champion_scores", never)
     spec = quick(life)
-    gates = spec.gates.model_copy(update={"champion": spec.gates.champion.model_copy(update={"mode": "disabled"})})
+    off = spec.gates.champion.model_copy(update={"mode": "disabled"})
+    gates = spec.gates.model_copy(update={"champion": off, "slices": []})
     done = life.train("off", MID_MARCH, spec=spec.model_copy(update={"gates": gates}))
     assert gate(done.evaluation, "champion").mode == "disabled"
 

@@ -103,7 +103,7 @@ def test_train_passes_registers_and_rolls_out(
 ) -> None:
     weak(monkeypatch, tmp_path, **GOOD)
     ran = airflow.run("flight_delay.train", as_of="2013-03-26", window=20)
-    assert ran.state == "success" and ran.done("gates", "register", "rollout"), ran.log
+    assert ran.state == "success" and ran.done("gates", "register", "stage_check", "rollout"), ran.log
     assert ran.skipped("reject", "report_only")
     assert ran.events == [("flight_delay.version", None)]
     assert versions.aliases("flight_delay") == {"champion": "2", "previous": "1"}
@@ -299,6 +299,9 @@ def test_what_a_backfill_scored_is_not_monitored(airflow: Airflow) -> None:
 def test_operate_rolls_back_and_promotes_on_record(airflow: Airflow, life: Life) -> None:
     two = life.second()
     life.publish("2013-03-19", "s")
+    early = airflow.run("flight_delay.operate", action="promote", version=int(two), reason="it is time")
+    assert early.state == "failed" and early.said.startswith(f"flight_delay version {two} has had no stage check")
+    assert life.stage(two).passed
     ran = airflow.run("flight_delay.operate", action="promote", version=int(two), reason="it is time")
     assert ran.state == "success" and ran.done("promote") and ran.skipped("roll_back"), ran.log
     assert versions.aliases("flight_delay") == {"champion": two, "previous": "1"}

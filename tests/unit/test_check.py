@@ -227,6 +227,17 @@ def test_python_features_that_need_rows_are_noted(project: Project) -> None:
             'has no parameter "max_leaf_node", did you mean "max_leaf_nodes"?',
         ),
         ("metric: roc_auc", "metric: roc_auc\ngates: {baseline: {by: [houre]}}", 'not a feature, did you mean "hour"?'),
+        (
+            "metric: roc_auc",
+            "metric: roc_auc\ngates: {slices: [{by: houre}]}",
+            '"houre" is neither a feature nor a column of flights, did you mean "hour"?',
+        ),
+        (
+            "metric: roc_auc",
+            "metric: roc_auc\ngates: {fairness: {by: [carrier, {column: sex}]}}",
+            '"sex" is neither a feature nor a column of flights',
+        ),
+        ("metric: roc_auc", "metric: roc_auc\ngates: {slices: [{by: hour, minimum: {'a.b:c': 0.5}}]}", "a.b:c"),
     ],
 )
 def test_what_the_model_names(project: Project, old: str, new: str, expected: str) -> None:

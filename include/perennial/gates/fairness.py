@@ -209,7 +209,8 @@ def judge(
     }  # fmt: skip
     small = [r for r in table if not r["judged"]]
     warnings = (_small_words(small),) if small else ()
-    failed = [r for r in judged if r["verdict"] == "fail"]
+    named = [r for r in judged if not _mirrored(r, groups)]
+    failed = [r for r in named if r["verdict"] == "fail"]
     if failed:
         failed.sort(key=lambda r: -_number(r["least"]))
         words = "; ".join(_words(r, "at least", abs(_number(r["least"])), confidence, spec) for r in failed[:_SHOWN])
@@ -221,7 +222,7 @@ def judge(
         fault = _nothing_to_judge(name, labels, order, gaps.get(name), table)
         if fault:
             return "hold", fault, warnings
-    held = [r for r in judged if r["verdict"] == "hold"]
+    held = [r for r in named if r["verdict"] == "hold"]
     if held:
         held.sort(key=lambda r: -_number(r["most"]))
         words = "; ".join(
@@ -229,7 +230,8 @@ def judge(
         )
         more = f" (and {len(held) - _SHOWN} more)" if len(held) > _SHOWN else ""
         return "hold", f"not enough evidence: {words}{more}", warnings
-    reason = f"{len(judged)} differences from the rest are at most {_number(worst['most']):.3f}"
+    what = "the one difference from the rest is" if len(named) == 1 else f"{len(named)} differences from the rest are"
+    reason = f"{what} at most {_number(worst['most']):.3f}"
     return "pass", f"{reason} at {percent(spec.confidence)}, within {spec.limit:g}", warnings
 
 
@@ -340,7 +342,10 @@ def _line(c: Comparison, confidence: float, spec: FairnessGate, by_blocks: bool)
         verdict = "fail"
     elif b.fault is None and b.most <= spec.limit:
         verdict = "pass"
-    why = b.fault or ("" if verdict != "hold" else f"{spec.limit:g} lies between its bounds")
+    if verdict == "fail":
+        why = f"at least {b.least:.3f} in size, limit {spec.limit:g}"
+    else:
+        why = b.fault or (f"{spec.limit:g} lies between its bounds" if verdict == "hold" else "")
     return row | {"verdict": verdict, "why": why}
 
 
@@ -393,6 +398,12 @@ def _grouped(
         labels = group_labels(columns[name], cut, name)
         found[name] = (labels, ordered(labels, cut))
     return found
+
+
+def _mirrored(r: Mapping[str, Figure], groups: Mapping[str, tuple[NDArray[np.str_], Sequence[str]]]) -> bool:
+    """Whether a line says the same as that of the other of two groups."""
+    order = groups[str(r["column"])][1]
+    return len(order) == 2 and r["group"] == order[1]
 
 
 def _odd(y: NDArray[Any], decision: NDArray[Any]) -> str | None:

@@ -8,10 +8,10 @@ relative). A fixed largest gap between slices would fail healthy models in 22-44
 
 **Floors** hold in each slice separately, by the point estimate, standard error shown, as in ``floor``.
 
-**Small slices.** A slice needs 50 positives and 50 negatives (other tasks: 100 rows), and for harm ten blocks and a
-lag-1 autocorrelation of at most .6; else its verdict is ``hold``, shown with its reason. A held slice is a warning and
-does not hold the gate: with every small carrier holding it, no model would ever pass. But when no slice at all can be
-judged, what the spec asks for was not checked, and the gate holds.
+**Small slices.** A slice needs 50 positives and 50 negatives (50 rows of each class; a regression 100 rows), and for
+harm ten blocks and a lag-1 autocorrelation of at most .6; else its verdict is ``hold``, shown with its reason. A held
+slice is a warning and does not hold the gate: with every small carrier holding it, no model would ever pass. But when
+no slice at all can be judged, what the spec asks for was not checked, and the gate holds.
 
 Simulated (tests/simulations/test_fairness_simulated.py), four slices of 560 to 840 rows, fortnights with lag-1
 autocorrelation .2: a candidate as good as the champion fails in 5-7 % (nominal 5; without V and Bonferroni's correction
@@ -169,8 +169,11 @@ def _part(spec: SliceGate, columns: Mapping[str, Any], rows: Rows) -> list[_Slic
 
 def _too_small(rows: Rows, mask: NDArray[np.bool_]) -> str | None:
     n = int(mask.sum())
-    if rows.metric.task_type != "binary":
+    if rows.metric.task_type == "regression":
         return None if n >= MIN_ROWS else f"{n} rows, fewer than {MIN_ROWS}"
+    if rows.metric.task_type == "multiclass":
+        least = min((int((rows.y[mask] == c).sum()) for c in np.unique(rows.y)), default=0)
+        return None if least >= MIN_CLASS else f"{least} rows of one class, fewer than {MIN_CLASS}"
     positives = int((rows.y[mask] == 1).sum())
     if min(positives, n - positives) >= MIN_CLASS:
         return None

@@ -3,9 +3,12 @@ somebody changed behind MLflow's back."""
 
 from __future__ import annotations
 
+import re
 import shutil
+import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+import textwrap
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -24,30 +27,27 @@ def audit(story: Story, model: str, home: Path, *, at: str, key: str) -> None:
     :raises StoryError: when the record is not whole, or the changed bundle is used.
     """
     champion = versions.require_champion(model)
-    _say(story, ["ledger", "show", model])
-    _say(story, ["ledger", "show", model, "--at", at])
-    _say(story, ["ledger", "verify"])
-    _say(story, ["verify", model, champion.version])
+    _say(story, "ledger", "show", model)
+    _say(story, "ledger", "show", model, "--at", at)
     with _changed(home, champion.model_id) as path:
         story.tell.line(f"somebody changes one byte of {path}")
-        _say(story, ["verify", model, champion.version], expected=1)
+        _say(story, "verify", model, champion.version, expected=1)
         (run,) = story.follow([story.trigger(f"{model}.score", key=key)], need="failed")
         story.tell.line(f"{model}.score {key}: failed, and published nothing: {_sentence(story, run)}")
-    _say(story, ["verify", model, champion.version])
     story.follow([story.trigger(f"{model}.score", key=key)])
     story.tell.line(f"{model}.score {key}: with the file as it was, it is scored again")
-    _say(story, ["ledger", "verify", model])
+    _say(story, "ledger", "verify")
 
 
-def _say(story: Story, command: Sequence[str], expected: int = 0) -> None:
+def _say(story: Story, *command: str, expected: int = 0) -> None:
     """Run a command of ``perennial`` as a person would, and show what it says."""
-    from perennial.cli import main
-
     story.tell.line(f"$ perennial {' '.join(command)}")
-    sys.stdout.flush()
-    code = main(command)
-    if code != expected:
-        raise StoryError(f"perennial {' '.join(command)} ended with {code}, and not with {expected}")
+    done = subprocess.run(
+        [sys.executable, "-m", "perennial.cli", *command], stdout=subprocess.PIPE, text=True, check=False
+    )
+    story.tell.out.write("\n" + textwrap.indent(done.stdout, "    ") + "\n")
+    if done.returncode != expected:
+        raise StoryError(f"perennial {' '.join(command)} ended with {done.returncode}, and not with {expected}")
 
 
 @contextmanager
@@ -67,8 +67,7 @@ def _changed(home: Path, model_id: str) -> Iterator[Path]:
         shutil.rmtree(copies, ignore_errors=True)
 
 
-def _sentence(story: Story, run: dict[str, object]) -> str:
-    """What the failed task says last, without Airflow's wrapping."""
-    text = story.why(run)
-    start = text.find("is refused")
-    return text[max(0, text.rfind('"', 0, start) + 1) : text.find('"', start)] if start >= 0 else text
+def _sentence(story: Story, run: Mapping[str, object]) -> str:
+    """What the failed task says, without Airflow's wrapping."""
+    found = re.search(r"RefusedError: (.*?)(;| \d{4}-\d\d-\d\dT|$)", story.why(run))
+    return found[1] if found else story.why(run)

@@ -124,6 +124,13 @@ def _listed(value: Any) -> Any:
     return value
 
 
+def _size(value: Any) -> Any:
+    if not isinstance(value, str) or not re.fullmatch(r"[1-9][0-9]{0,8}[kmgt]", value):
+        raise ValueError(f"{value!r} is not a size: write 512m or 2g")
+    return value
+
+
+Size = Annotated[str, BeforeValidator(_size, json_schema_input_type=str)]
 Name = Annotated[str, AfterValidator(_name), Field(json_schema_extra={"pattern": "^[a-z][a-z0-9_]{0,62}$"})]
 Text = Annotated[str, AfterValidator(_text), Field(json_schema_extra={"minLength": 1})]
 Column = Annotated[str, AfterValidator(_column)]
@@ -459,6 +466,20 @@ class Rollout(Strict):
     )
 
 
+class Stage(Strict):
+    """What a version may take when it scores; it is measured in a fresh process before it may serve."""
+
+    latency_per_1000: Duration = Field(
+        default=dt.timedelta(seconds=1), description="Longest time for a batch of 1,000 rows."
+    )
+    memory: Size = Field(default="1g", description="Most memory of a process that loads it and scores, such as 512m.")
+
+    @property
+    def memory_bytes(self) -> int:
+        """``memory`` as a number."""
+        return int(self.memory[:-1]) << 10 * ("kmgt".index(self.memory[-1]) + 1)
+
+
 class At(Strict):
     """A time after the period's end."""
 
@@ -572,6 +593,7 @@ class ModelSpec(Strict):
     training: Training = Field(default=Training(), description="When and on what a model trains.")
     compute: Compute = Field(default=Compute(), description="Where and with how much a model trains.")
     gates: Gates = Field(default=Gates(), description="What a candidate must pass before it becomes a version.")
+    stage: Stage = Field(default=Stage(), description="Budgets of a version, checked before it may serve.")
     rollout: Rollout = Field(default=Rollout(), description="How a new version meets production.")
     scoring: Scoring = Field(default=Scoring(), description="When and how rows are scored.")
     monitoring: Monitoring = Field(default=Monitoring(), description="What is watched after scoring.")

@@ -37,7 +37,6 @@ _KEYS: dict[str, dict[Loc, str]] = {
         ("contract", "on_missing"): "nothing here, a missing partition fails its run with a sentence",
     },
     "model": {
-        ("stage",): "nothing here",
         ("waive",): "nothing here",
         ("approval",): "nothing here, a version that passes its gates is promoted",
         ("notify",): "nothing here",

@@ -52,11 +52,13 @@ def audit(
     threshold: float | None,
     left_out: int,
     rival: slices.Rival | None,
+    classes: Sequence[str] = (),
 ) -> Audit:
     """Judge slices and fairness on the rows ``keep`` of a holdout.
 
     :param rows: all rows of the holdout; ``scores``: the candidate's; ``rival``: the champion's, of the same rows.
     :param left_out: blocks of the holdout that are not among these rows.
+    :param classes: names of the classes of a multiclass task, in the order of their numbers.
     :raises DataError: when the entity feed no longer has the holdout's partitions.
     """
     spec = plan.spec
@@ -79,7 +81,7 @@ def audit(
     sliced = slices.slice_gates(spec.gates.slices, columns, judged_on)
     gate, y, decision = spec.gates.fairness, rows.y[keep], np.empty(0)
     if gate.stance == "audited":
-        y, decision = decided(spec, y, scores[keep], threshold, rows.classes)
+        y, decision = decided(spec, y, scores[keep], threshold, classes)
     fair = fairness_gate(y, decision, columns, at, spec=gate, left_out=left_out)
     document = {
         "slices": [row for s in sliced for row in s.table],

@@ -114,7 +114,7 @@ class Bundle:
                 f"{self.signed.digest[:16]} now"
             )
 
-    def _read(self, name: str) -> bytes:
+    def read(self, name: str) -> bytes:
         """A file of the bundle, as it was verified.
 
         :raises FileNotFoundError: when there is none.
@@ -133,7 +133,7 @@ class Bundle:
         :raises RegistryError: when it is not there.
         """
         try:
-            return json.loads(self._read(f"{name}.json"))
+            return json.loads(self.read(f"{name}.json"))
         except FileNotFoundError:
             raise RegistryError(
                 f"{self.folder.name} is not a bundle of Perennial: it has no {FOLDER}/{name}.json"
@@ -143,7 +143,7 @@ class Bundle:
         """A Parquet table of the bundle."""
         import pandas as pd
 
-        return pd.read_parquet(io.BytesIO(self._read(f"{name}.parquet")))
+        return pd.read_parquet(io.BytesIO(self.read(f"{name}.parquet")))
 
     @cached_property
     def spec(self) -> ModelSpec:
@@ -174,7 +174,7 @@ class Bundle:
         """The model's own code by file name; empty when the estimator is an importable class."""
         own = f"{FOLDER}/{SOURCE}/"
         names = sorted(n.removeprefix(own) for n in self.signed.files if n.startswith(own))
-        return {n: self._read(f"{SOURCE}/{n}") for n in names}
+        return {n: self.read(f"{SOURCE}/{n}") for n in names}
 
     @cached_property
     def model(self) -> Any:
@@ -194,7 +194,7 @@ class Bundle:
         gate. Loading runs the version's code."""
         if not self.facts.get("onnx", {}).get("on"):
             return self.model
-        blob = self._read(onnx.FILE)
+        blob = self.read(onnx.FILE)
         try:
             return onnx.OnnxModel(self.model, blob, self.facts["cpus"])
         except ImportError as e:

@@ -129,7 +129,7 @@ def evaluate(
         rival = None if other.scores is None else Rival(other.scores, other.mask, other.threshold)
         if spec.gates.champion.mode != "disabled":
             judged = _against(plan, rows, scores, keys, champion, other, threshold, ledger, candidate, fence, actor)
-    audited = audit(plan, holdout, rows, scores, keep, threshold, len(wanted) - len(covered), rival)
+    audited = audit(plan, holdout, rows, scores, keep, threshold, len(wanted) - len(covered), rival, rows.classes)
     problem = problem_of_holdout(rows.y[keep], rows.classes)
     results = [r if problem is None else _held(r, problem) for r in (*floor_and_baseline, judged, *audited.results)]
     decision = decide(results)

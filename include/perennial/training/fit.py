@@ -19,7 +19,7 @@ from perennial.monitoring.reference import build_reference
 from perennial.registry import tracking
 from perennial.runs import Actor, RunState
 from perennial.storage import to_json
-from perennial.training import estimators, onnx
+from perennial.training import estimators, golden, onnx
 from perennial.training.bundle import write_bundle
 from perennial.training.classes import problem_of_holdout, score_columns
 from perennial.training.data import Rows
@@ -98,6 +98,7 @@ def _fit(
         onnx_model, parity = onnx.converted(model, judged.X, task)
         progress(f"ONNX Runtime {'scores' if parity.on else 'is off'}: {parity.reason}")
         onnx_facts = {"onnx": parity.to_dict()}
+    scorer = onnx.OnnxModel(model, onnx_model, spec.compute.cpus) if onnx_model else model
     facts = {
         **onnx_facts,
         "train_end": plan.train_end.isoformat(),
@@ -138,7 +139,11 @@ def _fit(
                 "drift": reference.document,
                 "state": learned.state,
             },
-            frames={"reference": reference.sample, "holdout": _holdout_frame(judged, scores)},
+            frames={
+                "reference": reference.sample,
+                "holdout": _holdout_frame(judged, scores),
+                **golden.make(scorer, judged.X if len(judged.X) else rows.X, task),
+            },
             packages=(*learned.packages, *(("onnxruntime",) if onnx_model else ())),
             sources=sources,
             onnx_model=onnx_model,

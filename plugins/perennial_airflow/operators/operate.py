@@ -47,6 +47,10 @@ class OperateRequestOperator(BranchStepOperator):
         if str(target) == champion and action != "rearm":
             raise UsageError(f"{self.name}: version {target} is champion already")
         versions.get(self.name, str(target))
+        if action == "promote":
+            from perennial.training.stage import require_passed
+
+            require_passed(self.name, str(target), step.ledger)
         return self._keep(step, spec, specs.feed(spec.entity), str(action), str(target), champion, reason)
 
     def _keep(

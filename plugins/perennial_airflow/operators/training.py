@@ -191,6 +191,28 @@ class RegisterOperator(StepOperator):
         return {"version": version.version, "model_id": candidate.model_id}
 
 
+class StageCheckOperator(StepOperator):
+    """Load the registered version in a fresh process: does it score its golden sample bit for bit, fast and small
+    enough? If not the run ends here, and the champion stays."""
+
+    operator_extra_links = (MlflowLink(),)
+
+    def step(self, step: Step) -> dict[str, Any]:
+        from perennial.errors import StageError
+        from perennial.registry import tracking, versions
+        from perennial.training.stage import record, stage_check
+
+        plan = _plan(step)
+        version = versions.get(self.name, step.state.read("version")["version"])
+        self.mlflow_url = tracking.run_url(version.run_id)
+        staged = stage_check(version, step.actor, step.fence)
+        record(version, staged, plan.as_of, step.ledger, step.actor, step.fence)
+        if not staged.passed:
+            raise StageError(f"{self.name} {staged.reason}; it is registered but may not serve, the champion stays")
+        self.log.info("%s: %s", self.name, staged.reason)
+        return {"verdict": staged.verdict, **staged.figures}
+
+
 class ImmediateRolloutOperator(StepOperator):
     """Rollout ``immediate``: the version that passed becomes champion at once. Runs in a pool of one slot."""
 

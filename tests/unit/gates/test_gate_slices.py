@@ -169,3 +169,17 @@ def test_blocks_left_out_are_no_pass() -> None:
     assert by_origin(columns, replaced(rows, left_out=3)).result.verdict == "pass"
     found = by_origin(columns, replaced(rows, left_out=4)).result
     assert found.verdict == "hold" and found.reason.startswith("4 of 18 blocks are left out"), found
+
+
+def test_of_several_classes_each_needs_its_rows() -> None:
+    rng = np.random.default_rng(4)
+    y = rng.integers(0, 3, 1400).astype(float)
+    part = np.where(np.arange(1400) % 2, "a", "b").astype(object)
+    part[(y == 2) & (part == "b")] = "a"
+    part[:3] = "b"
+    accuracy = get_metric("accuracy", "multiclass")
+    guess = np.where(rng.random(1400) < 0.3, y, rng.integers(0, 3, 1400))
+    rows = Rows(y, guess, np.arange(1400) * DAYS // 1400, accuracy, "pooled", None, rival(y))
+    found = by_origin({"origin": part}, rows)
+    assert [(r["slice"], r["verdict"]) for r in found.table] == [("a", "fail"), ("b", "hold")]
+    assert "rows of one class, fewer than 50" in found.table[1]["why"]
