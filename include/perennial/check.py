@@ -438,9 +438,9 @@ def _role_problems(model: ModelSpec, estimator: Any) -> Iterator[Problem]:
     task, kind = model.task.type, model.estimator.type
     if task == "regression" and is_classifier(estimator):
         yield Problem(f"{kind} is a classifier, and the task is regression", ("estimator", "type"))
-    elif task == "binary" and is_regressor(estimator):
-        yield Problem(f"{kind} is a regressor, and the task is binary", ("estimator", "type"))
-    elif task == "binary" and not hasattr(estimator, "predict_proba"):
+    elif task != "regression" and is_regressor(estimator):
+        yield Problem(f"{kind} is a regressor, and the task is {task}", ("estimator", "type"))
+    elif task != "regression" and not hasattr(estimator, "predict_proba"):
         message = f"{kind} gives no probabilities: wrap it in CalibratedClassifierCV in pipeline.py:build"
         yield Problem(message, ("estimator", "type"))
 

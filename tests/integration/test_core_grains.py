@@ -1,4 +1,4 @@
-"""A weekly and an hourly model from landed files to a monitored champion: real lake, real MLflow over SQLite."""
+"""A weekly, an hourly and a yearly model from landed files to a monitored champion: real lake, MLflow over SQLite."""
 
 from __future__ import annotations
 
@@ -173,6 +173,39 @@ def test_an_hourly_model(home: Path, registry: str, tmp_path: Path, monkeypatch:
     life.shift_baskets(keys[-14 * 24 :], 2.0)
     assert drift_look(life.spec, life.feeds, life.version(), now).outcome == "ask"
     sees_no_later_partition(life, first, "2013-02-10T07")
+
+
+def test_a_yearly_model(home: Path, registry: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With years enough, drift is calibrated on years; a year is a window, and one of them speaks."""
+    life = grain_life(
+        GrainWorld(tmp_path, "year", rows=300, more="retraining: {min_new_labels: 10}\n"), 12, monkeypatch
+    )
+    keys, outcomes = life.keys, life.feeds["outcomes"]
+    assert (keys[0], keys[-1]) == ("2014", "2025")
+    life.ingest(keys)
+
+    first = life.train("train-1", known_at_instant(outcomes, keys[9]))
+    assert (first.plan.train_keys, first.plan.holdout_keys) == (tuple(keys[:8]), (keys[9],)), "labels are a day late"
+    assert first.evaluation.verdict == "pass", first.evaluation.reason
+    baseline = gate(first, "baseline").figures
+    assert (baseline["block"], baseline["n_blocks"], baseline["V"]) == ("row", 300, 1)
+    life.roll_out(first)
+    calibration = Bundle(tracking.cache_folder().fetch(life.version().model_id)).document("drift")["calibration"]
+    assert (calibration["window_days"], calibration["blocks"], calibration["k"], calibration["n"]) == (365, 8, 1, 1)
+
+    for key in keys[9:]:
+        life.publish(key, f"score-{key}", version="1")
+    now = known_at_instant(outcomes, keys[11])
+    performance = performance_look(life.spec, life.feeds, life.version(), now)
+    assert [(w["window"], w["n_blocks"]) for w in performance.windows][-1] == ("2025-01-01/2025-12-31", 300)
+    drift = drift_look(life.spec, life.feeds, life.version(), now)
+    assert [w["state"] for w in drift.windows][-1] == "quiet" and drift.outcome == "quiet"
+    second = life.train("train-2", now)
+    assert gate(second, "champion").figures["n_blocks"] == 300
+    life.shift_baskets(keys[11:], 2.0)
+    asked = drift_look(life.spec, life.feeds, life.version(), now)
+    assert asked.outcome == "ask" and "1 of the last 1 windows flagged" in asked.reason
+    sees_no_later_partition(life, first, keys[7])
 
 
 def publish_all(life: GrainLife, keys: list[str]) -> None:

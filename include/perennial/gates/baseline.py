@@ -39,7 +39,10 @@ class Frame(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Baseline:
-    """A table of averages. ``values`` maps a segment's key to its value; everything else gets ``overall``."""
+    """A table of averages. ``values`` maps a segment's key to its value; everything else gets ``overall``.
+
+    Of a multiclass task there is one table per class, ``classes``, and nothing else counts.
+    """
 
     by: tuple[str, ...]
     task_type: str
@@ -47,9 +50,12 @@ class Baseline:
     overall: float
     rows: int
     values: dict[str, float] = field(default_factory=dict)
+    classes: tuple[Baseline, ...] = ()
 
     def predict(self, frame: Frame) -> Floats:
-        """The baseline's score for each row of a frame that has the columns ``by``."""
+        """The baseline's score for each row of a frame that has the columns ``by``; multiclass: a column per class."""
+        if self.classes:
+            return np.column_stack([of.predict(frame) for of in self.classes])
         if not self.by:
             return np.full(_length(frame), self.overall)
         keys, inverse = np.unique(_keys(frame, self.by), return_inverse=True)
@@ -65,6 +71,7 @@ class Baseline:
             "overall": self.overall,
             "rows": self.rows,
             "values": dict(self.values),
+            **({"classes": [of.to_dict() for of in self.classes]} if self.classes else {}),
         }
 
     @classmethod
@@ -77,6 +84,7 @@ class Baseline:
             overall=float(data["overall"]),
             rows=int(data["rows"]),
             values={str(k): float(v) for k, v in data["values"].items()},
+            classes=tuple(cls.from_dict(of) for of in data.get("classes", ())),
         )
 
 
@@ -84,14 +92,15 @@ def fit_baseline(train: Frame, y: Any, by: Sequence[str], task_type: str, metric
     """Fit the table of averages on the training rows.
 
     :param train: the training features (a DataFrame or a dict of arrays) with the columns ``by``.
-    :param y: the labels of the same rows; binary ones are 0 and 1.
+    :param y: the labels of the same rows; binary ones are 0 and 1, multiclass ones 0 to K - 1.
     :param metric: the model's metric; a regression judged by absolute errors gets medians.
     """
-    if task_type == "multiclass":
-        raise DataError("the baseline gate knows binary and regression tasks; set gates.baseline.mode: disabled")
     y = np.asarray(y, dtype=np.float64)
     if y.size == 0 or not bool(np.isfinite(y).all()):
         raise DataError(f"the baseline needs finite labels: {int((~np.isfinite(y)).sum())} of {y.size} are not")
+    if task_type == "multiclass":
+        each = tuple(fit_baseline(train, y == k, by, "binary") for k in range(int(y.max()) + 1))
+        return Baseline(tuple(by), task_type, "rate", 1.0, int(y.size), classes=each)
     median = task_type == "regression" and (metric is None or metric.name in _MEDIAN)
     statistic = np.median if median else np.mean
     values: dict[str, float] = {}

@@ -9,7 +9,13 @@ SE^2 = var(p) / n. The estimand is pooled over all rows, or the mean over blocks
 one half (the block sums of DeLong's components; Obuchowski 1997). Then AUC = sum U / (n1 n0), and without block b it
 is (sum U - U[b, :] - U[:, b] + U[b, b]) / ((n1 - n1_b) (n0 - n0_b)); any reweighting w of blocks is
 w U w / ((w n1) (w n0)). One sort gives U. With very many blocks only the row sums, column sums and the diagonal are
-computed, by mid-ranks over all rows and within each block. Means over rows (MAE, log loss) need block sums.
+computed, by mid-ranks over all rows and within each block. ``roc_auc_ovr`` is the mean of one such area per class.
+Means over rows (MAE, log loss) need block sums; metrics of decisions (F1, balanced accuracy) counts of label and
+decision.
+
+**Rows as blocks** (``blocks=None``), where partitions are few, as with a yearly census. The jackknife is then that of
+the rows (for the AUC DeLong's variance, for a mean its usual one), rows have no order in time, and V = 1. It says how
+sure a figure is for that holdout's period; how periods differ from one another it cannot say.
 
 **Variance inflation.** With r1 the lag-1 autocorrelation of the pseudo-values in the order of the blocks,
 f1 = r1 + (1 + 4 r1) / n (bias: Kendall 1954), f = clip((n f1 + 14 * .2) / (n + 14), 0, .6), V = (1 + f) / (1 - f).
@@ -31,7 +37,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from perennial.gates.metrics import Floats, Metric, gain, gains
+from perennial.gates.metrics import Floats, Metric, counted_value, gain, gains
 
 Within = Literal["pooled", "block"]
 
@@ -180,9 +186,9 @@ def leave_one_out(
         values = block_values(metric, y, s, codes, n, threshold)
         return _mean_series(values, ~np.isfinite(values))
     none = np.zeros(n, dtype=bool)
-    if metric.name == "roc_auc" and metric.task_type == "binary":
-        value, without = auc_sums(y, s, codes, n).pooled()
-        return Series(value, without, none)
+    if metric.auc:
+        each = [auc_sums(of, scores, codes, n).pooled() for of, scores in _against_the_rest(metric, y, s)]
+        return Series(float(np.mean([v for v, _ in each])), np.mean([w for _, w in each], axis=0), none)
     losses = metric.losses(y, s, threshold)
     if losses is not None:
         metric(y, s, threshold)  # says what is wrong with the scores, if anything
@@ -194,6 +200,8 @@ def leave_one_out(
         if metric.finish is not None:
             value, without = float(metric.finish(np.asarray(value))), metric.finish(np.maximum(without, 0.0))
         return Series(value, without, none)
+    if metric.counted:
+        return _counted(metric, y, metric.decisions(s, threshold), codes, n)
     return Series(
         metric(y, s, threshold),
         np.array([metric(y[codes != b], s[codes != b], threshold) for b in range(n)]),
@@ -201,12 +209,37 @@ def leave_one_out(
     )
 
 
+def _against_the_rest(metric: Metric, y: Any, s: Any) -> list[tuple[Any, Any]]:
+    """The ROC curves of a metric: one, or one for each class against the rest."""
+    return [(y, s)] if metric.auc == "binary" else [(y == k, s[:, k]) for k in range(s.shape[1])]
+
+
+def _counted(metric: Metric, y: Any, decisions: Any, codes: NDArray[np.int64], n: int) -> Series:
+    """From how often each pair of label and decision occurs: with rows as blocks, few deletions are different."""
+    y, decisions = np.asarray(y), np.asarray(decisions)
+    labels, at = np.unique(y, return_inverse=True)
+    said, chosen = np.unique(decisions, return_inverse=True)
+    cells = at.reshape(-1) * len(said) + chosen.reshape(-1)
+    size = len(labels) * len(said)
+    of_label, of_decision = np.repeat(labels, len(said)), np.tile(said, len(labels))
+    total = np.bincount(cells, minlength=size)
+    if n == len(y):  # rows as blocks: each deletes one of its own pair
+        kinds, kind = np.eye(size, dtype=np.int64), cells[np.argsort(codes)]
+    else:
+        inside = np.bincount(codes * size + cells, minlength=n * size).reshape(n, size)
+        kinds, kind = np.unique(inside, axis=0, return_inverse=True)
+    values = np.array([counted_value(metric, of_label, of_decision, np.maximum(total - k, 0)) for k in kinds])
+    whole = counted_value(metric, of_label, of_decision, total)
+    return Series(whole, values[kind.reshape(-1)], np.zeros(n, dtype=bool))
+
+
 def block_values(
     metric: Metric, y: Any, s: Any, codes: NDArray[np.int64], n: int, threshold: float | None = None
 ) -> Floats:
     """The metric inside each block; NaN where it is not defined (an AUC needs both classes)."""
-    if metric.name == "roc_auc" and metric.task_type == "binary":
-        return auc_sums(y, s, codes, n).within()
+    if metric.auc:
+        each = [auc_sums(of, scores, codes, n).within() for of, scores in _against_the_rest(metric, y, s)]
+        return np.asarray(np.mean(each, axis=0))
     losses = metric.losses(y, s, threshold)
     if losses is not None:
         metric(y, s, threshold)
@@ -265,8 +298,11 @@ def t_quantile(confidence: float, df: int) -> float:
     return float(stdtrit(df, confidence))
 
 
-def from_jackknife(value: float, without: Floats, rows: int, undefined: int = 0) -> Estimate:
-    """An estimate from its leave-one-out values; without a standard error when these are not all finite."""
+def from_jackknife(value: float, without: Floats, rows: int, undefined: int = 0, *, in_time: bool = True) -> Estimate:
+    """An estimate from its leave-one-out values; without a standard error when these are not all finite.
+
+    :param in_time: neighbouring blocks are neighbours in time, and alike; else V = 1.
+    """
     n = int(without.size)
     if n < 2 or not math.isfinite(value) or not bool(np.isfinite(without).all()):
         return Estimate(value, n, rows, undefined)
@@ -274,13 +310,28 @@ def from_jackknife(value: float, without: Floats, rows: int, undefined: int = 0)
     se = float(np.sqrt(pseudo.var(ddof=1) / n))
     if se <= 1e-13 * max(abs(value), 1e-3) * n:  # rounding, not variation
         se = 0.0
+    if not in_time:
+        return Estimate(value, n, rows, undefined, pseudo, se, None, 1.0)
     r1 = float(autocorrelation(pseudo)) if se else 0.0
     return Estimate(value, n, rows, undefined, pseudo, se, r1, float(inflation(r1, n)))
 
 
-def _coarse(metric: Metric, codes: NDArray[np.int64], n: int, within: Within) -> tuple[Any, int]:
-    """Merge neighbouring blocks where each deletion is a recomputation and there are too many (rows as blocks)."""
-    fast = (metric.name == "roc_auc" and metric.task_type == "binary") or metric.rowwise is not None
+def count_blocks(blocks: Any | None, rows: int) -> int:
+    """How many blocks there are; ``None``: every row is one."""
+    return rows if blocks is None else len(block_codes(blocks)[1])
+
+
+def _codes(metric: Metric, blocks: Any | None, rows: int, within: Within) -> tuple[Any, int]:
+    """The number of each row's block, and how many blocks there are.
+
+    Neighbouring ones are merged where each deletion is a recomputation and there are too many.
+    """
+    if blocks is None:
+        codes, n = np.arange(rows), rows
+    else:
+        codes, keys = block_codes(blocks)
+        n = len(keys)
+    fast = metric.auc or metric.rowwise is not None or metric.counted
     if within == "block" or fast or n <= _GENERIC_BLOCKS:
         return codes, n
     return codes * _GENERIC_BLOCKS // n, _GENERIC_BLOCKS
@@ -289,12 +340,12 @@ def _coarse(metric: Metric, codes: NDArray[np.int64], n: int, within: Within) ->
 def estimate(
     metric: Metric, y: Any, s: Any, blocks: Any, *, within: Within = "pooled", threshold: float | None = None
 ) -> Estimate:
-    """One model's metric with its standard error over blocks."""
+    """One model's metric with its standard error over blocks (``None``: rows)."""
     y, s = np.asarray(y), np.asarray(s)
-    codes, keys = block_codes(blocks)
-    codes, n = _coarse(metric, codes, len(keys), within)
+    codes, n = _codes(metric, blocks, len(y), within)
     series = leave_one_out(metric, y, s, codes, n, within, threshold)
-    return from_jackknife(series.value, series.without, len(y), int(series.undefined.sum()))
+    undefined = int(series.undefined.sum())
+    return from_jackknife(series.value, series.without, len(y), undefined, in_time=blocks is not None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -319,8 +370,7 @@ def compare(
 ) -> Comparison:
     """The gain of ``new`` over ``old``, paired: the same rows, the same blocks, one jackknife of the difference."""
     y, new, old = np.asarray(y), np.asarray(new), np.asarray(old)
-    codes, keys = block_codes(blocks)
-    codes, n = _coarse(metric, codes, len(keys), within)
+    codes, n = _codes(metric, blocks, len(y), within)
     if within == "block":
         a = block_values(metric, y, new, codes, n, threshold_new)
         b = block_values(metric, y, old, codes, n, threshold_old)
@@ -331,4 +381,5 @@ def compare(
         second = leave_one_out(metric, y, old, codes, n, within, threshold_old)
     value = gain(metric, first.value, second.value)
     without = gains(metric, first.without, second.without)
-    return Comparison(first.value, second.value, from_jackknife(value, without, len(y), int(first.undefined.sum())))
+    e = from_jackknife(value, without, len(y), int(first.undefined.sum()), in_time=blocks is not None)
+    return Comparison(first.value, second.value, e)

@@ -16,6 +16,7 @@ worse by more than .005 or a share moved by more than 1.5x is a warning on the r
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,7 @@ from perennial.specs.models import ChampionGate
 GATE = "champion"
 LOG_LOSS_WORSE = 0.005
 SHARE_MOVED = 1.5
+MIN_SHARE = 0.01  # of a class that is hardly ever predicted, a moved share says nothing
 
 
 def spent_confidence(confidence: float, judged_before: int) -> float:
@@ -60,16 +62,18 @@ def champion_gate(
     left_out: int,
     threshold_new: float | None = None,
     threshold_old: float | None = None,
+    classes: Sequence[str] = (),
 ) -> GateResult:
     """Judge the candidate's scores against the champion's on the rows of one holdout.
 
     :param y: labels; binary ones are 0 and 1.
     :param new: the candidate's scores. ``old``: the champion's, of the same rows.
-    :param blocks: the block of each row; their sorted order must be the order of time.
+    :param blocks: the block of each row; their sorted order must be the order of time. ``None``: rows are blocks.
     :param min_gain: what the lower bound must exceed (``ModelSpec.min_gain``).
     :param judged_before: candidates already judged against this champion on an overlapping holdout (the ledger knows).
     :param left_out: blocks of the holdout that are not among the rows (labels missing or too few).
     :param threshold_new: decision threshold of the candidate, for decisions; ``threshold_old``: the champion's.
+    :param classes: names of the classes of a multiclass task, in the order of the scores' columns.
     """
     if spec.mode == "disabled":
         return disabled(GATE)
@@ -90,7 +94,7 @@ def champion_gate(
             threshold_new=threshold_new,
             threshold_old=threshold_old,
         )
-        extra, warnings = _beside(metric, numbers(y), numbers(new), numbers(old), threshold_new, threshold_old)
+        extra, warnings = _beside(metric, numbers(y), numbers(new), numbers(old), threshold_new, threshold_old, classes)
         reason = judged.reason
         if judged_before and judged.verdict in ("pass", "fail"):
             reason += f", candidate {judged_before + 1} on this holdout"
@@ -101,12 +105,20 @@ def champion_gate(
 
 
 def _beside(
-    metric: Metric, y: Any, new: Any, old: Any, threshold_new: float | None, threshold_old: float | None
+    metric: Metric,
+    y: Any,
+    new: Any,
+    old: Any,
+    threshold_new: float | None,
+    threshold_old: float | None,
+    classes: Sequence[str],
 ) -> tuple[dict[str, Figure], tuple[str, ...]]:
     """Log loss and share of positive decisions of both, and what should be looked at."""
     figures: dict[str, Figure] = dict.fromkeys(
         ("log_loss_new", "log_loss_old", "share_positive_new", "share_positive_old")
     )
+    if metric.task_type == "multiclass" and new.ndim == 2 and new.shape == old.shape and len(y) == len(new) > 0:
+        return _beside_classes(y, new, old, classes or [str(k) for k in range(new.shape[1])], figures)
     usable = metric.task_type == "binary" and len(y) > 0 and new.shape == old.shape == y.shape
     if not usable or new.dtype.kind not in "fiu" or old.dtype.kind not in "fiu":
         return figures, ()
@@ -120,4 +132,25 @@ def _beside(
         figures.update(share_positive_new=share_new, share_positive_old=share_old)
         if max(share_new, share_old) > SHARE_MOVED * min(share_new, share_old):
             warnings.append(f"the share of positive decisions moves from {share_old:.3f} to {share_new:.3f}")
+    return figures, tuple(warnings)
+
+
+def _beside_classes(
+    y: Any, new: Any, old: Any, classes: Sequence[str], figures: dict[str, Figure]
+) -> tuple[dict[str, Figure], tuple[str, ...]]:
+    """The same for several classes: log loss, and how often each is predicted."""
+    del figures["share_positive_new"], figures["share_positive_old"]
+    if not bool(np.isin(y, np.arange(new.shape[1])).all()):
+        return figures, ()
+    warnings: list[str] = []
+    loss_new, loss_old = log_loss(y, new), log_loss(y, old)
+    figures.update(log_loss_new=loss_new, log_loss_old=loss_old)
+    if loss_new - loss_old > LOG_LOSS_WORSE:
+        warnings.append(f"log loss rises from {loss_old:.3f} to {loss_new:.3f}")
+    size = new.shape[1]
+    after, before = (np.bincount(s.argmax(axis=1), minlength=size) / len(y) for s in (new, old))
+    for k, name in enumerate(classes):
+        figures.update({f"share_{name}_new": float(after[k]), f"share_{name}_old": float(before[k])})
+        if max(after[k], before[k]) > SHARE_MOVED * min(after[k], before[k]) and max(after[k], before[k]) >= MIN_SHARE:
+            warnings.append(f"the share of decisions for {name} moves from {before[k]:.3f} to {after[k]:.3f}")
     return figures, tuple(warnings)

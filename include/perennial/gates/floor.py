@@ -35,7 +35,7 @@ def floor_gate(
 
     :param y: labels; binary ones are 0 and 1.
     :param score: the model's scores (probability of the positive class, or the predicted value).
-    :param blocks: the block of each row, for the standard error.
+    :param blocks: the block of each row, for the standard error; ``None``: every row is one.
     :param threshold: decision threshold, for metrics that need decisions.
     :param left_out: blocks of the holdout that are not among the rows; more than a fifth of them is a hold.
     """
@@ -56,13 +56,14 @@ def _floor(
     within: Within,
     left_out: int,
 ) -> GateResult:
-    y, score, blocks = numbers(y), numbers(score), np.asarray(blocks)
+    y, score = numbers(y), numbers(score)
+    blocks = None if blocks is None else np.asarray(blocks)
     metrics = {name: get_metric(name, task_type) for name in spec.minimum}
     figures: dict[str, Figure] = {"estimand": within, "rows": len(y)}
     fault = check_rows(y, {"scores": score}, blocks)
     if fault:
         return GateResult(GATE, "fail", fault, figures, spec.mode)
-    lacking = missing_class(next(iter(metrics.values())), y)
+    lacking = missing_class(next(iter(metrics.values())), y, score)
     if len(y) == 0 or lacking:
         return GateResult(GATE, "hold", lacking or "the holdout has no labelled rows", figures, spec.mode)
     sentences: list[str] = []

@@ -33,7 +33,11 @@ class Metric:
     """A metric that knows its direction and what it needs. Call it as ``metric(y, s)`` or ``metric(y, s, threshold)``.
 
     ``rowwise`` gives one loss per row when the metric is ``finish(mean of losses)``; block sums then replace
-    recomputation. It is an optimisation: the value is the same (tested against scikit-learn).
+    recomputation. ``counted``: scikit-learn's function of labels and decisions takes weights, so how often each pair of
+    them occurs is all it needs. Both are optimisations: the value is the same (tested against scikit-learn).
+
+    Multiclass: ``y`` are numbers of classes, ``s`` a matrix of probabilities with a column per class; decisions are
+    the likeliest class.
     """
 
     name: str
@@ -44,6 +48,7 @@ class Metric:
     function: Callable[[Any, Any], float]
     rowwise: Callable[[Floats, Floats], Floats] | None = None
     finish: Callable[[Floats], Floats] | None = None
+    counted: bool = False
 
     def __call__(self, y: Any, s: Any, threshold: float | None = None) -> float:
         """The metric of scores ``s`` (or of decisions ``s >= threshold``) against labels ``y``; NaN if undefined."""
@@ -66,9 +71,16 @@ class Metric:
     def losses(self, y: Any, s: Any, threshold: float | None = None) -> Floats | None:
         """One loss per row, or None when the metric is not a mean over rows."""
         read = self.decisions(s, threshold)
-        if self.rowwise is None or read.ndim != 1:
+        if self.rowwise is None:
             return None
         return self.rowwise(np.asarray(y, dtype=np.float64), read.astype(np.float64))
+
+    @property
+    def auc(self) -> Literal["binary", "classes"] | None:
+        """Whether it is an area under the ROC curve, or the mean of those of each class against the rest."""
+        if self.task_type == "binary" and self.name == "roc_auc":
+            return "binary"
+        return "classes" if self.task_type == "multiclass" and self.name == "roc_auc_ovr" else None
 
 
 def gain(metric: Metric, new: float, old: float) -> float:
@@ -101,6 +113,17 @@ def roc_auc(y: Any, s: Any) -> float:
     return float((rankdata(s)[positive].sum() - n1 * (n1 + 1) / 2) / (n1 * n0))
 
 
+def roc_auc_ovr(y: Any, s: Any) -> float:
+    """The mean over classes of the area under the ROC curve of the class against the rest; NaN when one is missing."""
+    y, s = np.asarray(y), np.asarray(s)
+    return float(np.mean([roc_auc(y == k, s[:, k]) for k in range(s.shape[1])]))
+
+
+def _class_log_loss_rows(y: Floats, s: Floats) -> Floats:
+    eps = np.finfo(np.float64).eps
+    return np.asarray(-np.log(np.clip(s[np.arange(len(y)), y.astype(np.int64)], eps, 1 - eps)))
+
+
 def _log_loss_rows(y: Floats, s: Floats) -> Floats:
     eps = np.finfo(np.float64).eps
     p = np.clip(s, eps, 1 - eps)
@@ -108,11 +131,12 @@ def _log_loss_rows(y: Floats, s: Floats) -> Floats:
 
 
 def log_loss(y: Any, s: Any) -> float:
-    """Mean negative log likelihood of a binary label; NaN for scores outside [0, 1]."""
+    """Mean negative log likelihood of a label (a matrix of scores: of a class); NaN for scores outside [0, 1]."""
     s = np.asarray(s, dtype=np.float64)
     if s.size == 0 or s.min() < 0 or s.max() > 1:
         return math.nan
-    return float(_log_loss_rows(np.asarray(y, dtype=np.float64), s).mean())
+    rows = _log_loss_rows if s.ndim == 1 else _class_log_loss_rows
+    return float(rows(np.asarray(y, dtype=np.float64), s).mean())
 
 
 def _absolute(y: Floats, s: Floats) -> Floats:
@@ -160,9 +184,13 @@ def get_metric(name: str, task_type: str) -> Metric:
     labels_only = scorer._response_method == "predict" and task_type != "regression"
     tasks, rowwise, finish = _ROWWISE.get(scorer_name, ((), None, None))
     rowwise, finish = (rowwise, finish) if task_type in tasks else (None, None)
+    if scorer_name == "neg_log_loss" and task_type == "multiclass":
+        rowwise = _class_log_loss_rows
     function: Callable[[Any, Any], float]
     if scorer_name == "roc_auc" and task_type == "binary":
         function = roc_auc
+    elif scorer_name == "roc_auc_ovr" and task_type == "multiclass":
+        function = roc_auc_ovr
     elif rowwise is not None:
         function = functools.partial(_mean_of, rowwise, finish, scorer_name == "neg_log_loss")
     else:
@@ -176,7 +204,16 @@ def get_metric(name: str, task_type: str) -> Metric:
         function=function,
         rowwise=rowwise,
         finish=finish,
+        counted=labels_only,
     )
+
+
+def counted_value(metric: Metric, y: NDArray[Any], decisions: NDArray[Any], counts: NDArray[Any]) -> float:
+    """A ``counted`` metric of pairs of label and decision, each of which occurs so many times."""
+    some = counts > 0
+    if not some.any():
+        return math.nan
+    return float(metric.function(y[some], decisions[some], sample_weight=counts[some]))  # type: ignore[call-arg]
 
 
 def _mean_of(
@@ -195,8 +232,9 @@ def _mean_of(
     return float(mean if finish is None else finish(mean))
 
 
-def _scored(function: Callable[..., float], kwargs: dict[str, Any], y: Any, s: Any) -> float:
-    return float(function(y, s, **kwargs))
+def _scored(function: Callable[..., float], kwargs: dict[str, Any], y: Any, s: Any, sample_weight: Any = None) -> float:
+    given = kwargs if sample_weight is None else {**kwargs, "sample_weight": sample_weight}
+    return float(function(y, s, **given))
 
 
 def _imported(name: str, task_type: str) -> Metric:

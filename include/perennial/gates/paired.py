@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from perennial.gates.blocks import MAX_LEFT_OUT, MAX_R1, MIN_BLOCKS, Comparison, Within, block_codes, compare
+from perennial.gates.blocks import MAX_LEFT_OUT, MAX_R1, MIN_BLOCKS, Comparison, Within, compare, count_blocks
 from perennial.gates.metrics import Metric
 from perennial.gates.verdict import Figure, Verdict
 
@@ -59,9 +59,9 @@ def numbers(values: Any) -> NDArray[Any]:
     return array
 
 
-def check_rows(y: NDArray[Any], scores: dict[str, NDArray[Any]], blocks: NDArray[Any]) -> str | None:
+def check_rows(y: NDArray[Any], scores: dict[str, NDArray[Any]], blocks: NDArray[Any] | None) -> str | None:
     """One sentence when labels, scores and blocks cannot be judged at all; None when they can."""
-    for name, values in {**scores, "blocks": blocks}.items():
+    for name, values in {**scores, **({} if blocks is None else {"blocks": blocks})}.items():
         if len(values) != len(y):
             return f"{len(values)} {name} for {len(y)} labels"
     counts = {name: invalid(values) for name, values in {"labels": y, **scores}.items()}
@@ -71,13 +71,29 @@ def check_rows(y: NDArray[Any], scores: dict[str, NDArray[Any]], blocks: NDArray
     return None
 
 
-def missing_class(metric: Metric, y: NDArray[Any]) -> str | None:
-    """One sentence when a binary holdout lacks positives or negatives."""
+def missing_class(metric: Metric, y: NDArray[Any], score: NDArray[Any] | None = None) -> str | None:
+    """One sentence when a holdout lacks a class, or has one that the model does not know.
+
+    :param score: of a multiclass model: a column per class.
+    """
+    if metric.task_type == "multiclass" and score is not None and len(y):
+        return _missing_classes(y, score)
     if metric.task_type != "binary":
         return None
     positives = int((y == 1).sum())
     if positives == 0 or positives == len(y):
         return f"the holdout has no {'positive' if positives == 0 else 'negative'} labels in {len(y)} rows"
+    return None
+
+
+def _missing_classes(y: NDArray[Any], score: NDArray[Any]) -> str | None:
+    known = score.shape[1] if score.ndim == 2 else 0
+    unseen = int(((y < 0) | (y >= known)).sum())
+    if unseen:
+        return f"{unseen} of {len(y)} labels of the holdout are of a class that the model does not know"
+    lost = known - len(np.unique(y))
+    if lost:
+        return f"the holdout has no row of {lost} of the {known} classes"
     return None
 
 
@@ -97,8 +113,12 @@ def judge(
     threshold_old: float | None = None,
     by_point: bool = False,
 ) -> Judged:
-    """Judge ``new`` against ``old`` on the same rows. ``by_point`` decides on the point estimate, errors shown."""
-    y, new, old, blocks = numbers(y), numbers(new), numbers(old), np.asarray(blocks)
+    """Judge ``new`` against ``old`` on the same rows. ``by_point`` decides on the point estimate, errors shown.
+
+    :param blocks: the block of each row; ``None``: every row is one, without an order in time.
+    """
+    y, new, old = numbers(y), numbers(new), numbers(old)
+    blocks = None if blocks is None else np.asarray(blocks)
     figures: dict[str, Figure] = {
         "metric": metric.name,
         "estimand": within,
@@ -109,6 +129,7 @@ def judge(
         "high": None,
         "bound": None,
         "confidence": confidence,
+        "block": "row" if blocks is None else "partition",
         "n_blocks": None,
         "rows": len(y),
         "V": None,
@@ -120,9 +141,9 @@ def judge(
     fault = check_rows(y, {f"{names[0]} scores": new, f"{names[1]} scores": old}, blocks)
     if fault:
         return Judged("fail", fault, figures)
-    n_blocks = len(block_codes(blocks)[1])
+    n_blocks = count_blocks(blocks, len(y))
     figures["n_blocks"] = n_blocks
-    lacking = missing_class(metric, y)
+    lacking = missing_class(metric, y, new)
     if len(y) == 0 or lacking:
         return Judged("hold", lacking or "the holdout has no labelled rows", figures)
 
@@ -131,7 +152,7 @@ def judge(
     )
     _fill(figures, result, names, confidence)
     said = f"{'relative ' if metric.relative else ''}gain {result.gain.value:+.3f}"
-    enough = f"{n_blocks} block{'' if n_blocks == 1 else 's'}"
+    enough = f"{n_blocks} {'block' if blocks is not None else 'row'}{'' if n_blocks == 1 else 's'}"
 
     out = left_out + result.gain.undefined
     total = left_out + n_blocks
@@ -148,11 +169,11 @@ def judge(
             "hold", f"{said}, but with {enough} there is too little to judge by (at least {MIN_BLOCKS})", figures
         )
     bound = result.gain.bound(confidence)
-    if bound is None or result.gain.r1 is None or result.gain.v is None:
+    if bound is None or result.gain.v is None:
         if not math.isfinite(result.gain.value):
             return Judged("fail", f"{metric.name} has no finite value for both models", figures)
         return Judged("hold", f"{said}, but {metric.name} is not defined without one of the {enough}", figures)
-    if result.gain.r1 > MAX_R1:
+    if result.gain.r1 is not None and result.gain.r1 > MAX_R1:
         reason = f"{said}, but neighbouring blocks are too alike to judge by"
         return Judged("hold", f"{reason} (lag-1 autocorrelation {result.gain.r1:.2f}, {enough})", figures)
     passed = bound > min_gain

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
-from perennial.errors import PerennialError
+from perennial.errors import PerennialError, UsageError
 from perennial.local.keeper import Keeper
 from perennial.local.stack import Stack
 from perennial.settings import settings
@@ -97,6 +97,18 @@ def play_year(arguments: argparse.Namespace) -> int:
     return code
 
 
+def land(arguments: argparse.Namespace) -> int:
+    """Let years of the census land; then ingest them with census_persons.ingest and census_employment.ingest."""
+    from perennial.local.census import land_census
+
+    landing = settings().landing
+    if not landing.startswith("file://"):
+        raise UsageError(f"The census lands in a local folder only, and files land in {landing}")
+    persons = land_census(Path(landing.removeprefix("file://")), arguments.first, arguments.last)
+    say(f"{persons:,} persons of {arguments.first} to {arguments.last} landed in {landing}")
+    return 0
+
+
 def _watch(stack: Stack) -> None:
     """For ever; a component that ends by itself is started again, unless it does so too often."""
     keeper = Keeper(stack, say)
@@ -113,6 +125,10 @@ def parser() -> argparse.ArgumentParser:
     verbs.add_parser("up", help=up.__doc__).set_defaults(run=up)
     verbs.add_parser("demo", help=play_demo.__doc__).set_defaults(run=play_demo)
     verbs.add_parser("replay", help=play_year.__doc__).set_defaults(run=play_year)
+    census = verbs.add_parser("census", help=land.__doc__)
+    census.add_argument("--first", type=int, default=2015, help="first year (default: 2015)")
+    census.add_argument("--last", type=int, default=2018, help="last year (default: 2018)")
+    census.set_defaults(run=land)
     return top
 
 

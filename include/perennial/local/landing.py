@@ -96,7 +96,7 @@ class LandingSimulator:
             table = days.of(day)
             if table is None:
                 continue
-            _deliver(self.path(feed, day), _encode(feed, table))
+            deliver(self.path(feed, day), _encode(feed, table))
             total += table.num_rows
             if on_day is not None:
                 on_day(day, table.num_rows)
@@ -124,7 +124,7 @@ class LandingSimulator:
             content = content[: len(content) // 2]
         else:
             content = _encode(feed, _spoil(feed, table, how))
-        _deliver(path, content)
+        deliver(path, content)
         return path
 
 
@@ -168,7 +168,7 @@ def _encode(feed: Feed, table: pa.Table) -> bytes:
     return sink.getvalue()
 
 
-def _deliver(path: Path, content: bytes) -> None:
+def deliver(path: Path, content: bytes) -> None:
     """A reader sees the whole file or none."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")

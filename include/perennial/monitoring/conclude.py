@@ -116,6 +116,13 @@ def record_request(
 
 def _predictions(window: Mapping[str, Any]) -> str:
     distance = window.get("predictions")
+    if isinstance(distance, dict):
+        *classes, (_, predicted) = distance.items()
+        each = ", ".join(f"{name} {value:.2f}" for name, value in classes)
+        return (
+            f"; probabilities lie so many standard deviations from the holdout's: {each}; predicted classes "
+            f"{predicted:.2f} (Jensen-Shannon)"
+        )
     return "" if distance is None else f"; scores lie {distance:.2f} standard deviations from the holdout's"
 
 

@@ -20,7 +20,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from perennial.gates.blocks import MAX_LEFT_OUT, MIN_BLOCKS, Within, block_codes, estimate
+from perennial.gates.blocks import MAX_LEFT_OUT, MIN_BLOCKS, Within, count_blocks, estimate
 from perennial.gates.metrics import Metric, gain
 from perennial.gates.paired import check_rows, missing_class, numbers
 from perennial.gates.verdict import clean
@@ -81,10 +81,13 @@ def performance_window(
 
     :param reference: value and standard error of the same metric and estimand on the version's holdout; a missing
         standard error is a hold.
+    :param blocks: the block of each row; ``None``: every row is one (of a yearly feed). The threshold's factors stay, a
+        little on the safe side, and ``max_drop`` is what stands for years that differ from one another.
     :param left_out: blocks of the window that are not among the rows (labels missing or too few).
     :param threshold: decision threshold, for metrics that need decisions.
     """
-    y, score, blocks = numbers(y), numbers(score), np.asarray(blocks)
+    y, score = numbers(y), numbers(score)
+    blocks = None if blocks is None else np.asarray(blocks)
     known: dict[str, Any] = {
         "metric": metric.name,
         "estimand": within,
@@ -101,11 +104,11 @@ def performance_window(
     before, before_se = reference
     if before is None or before_se is None or not (math.isfinite(before) and math.isfinite(before_se)):
         return hold("the reference has no finite value with a standard error")
-    fault = check_rows(y, {"scores": score}, blocks) or missing_class(metric, y)
+    fault = check_rows(y, {"scores": score}, blocks) or missing_class(metric, y, score)
     if fault or len(y) == 0:
         return hold(fault or "the window has no labelled rows")
     try:
-        known["n_blocks"] = n_blocks = len(block_codes(blocks)[1])
+        known["n_blocks"] = n_blocks = count_blocks(blocks, len(y))
         e = estimate(metric, y, score, blocks, within=within, threshold=threshold)
     except Exception as error:
         return hold(f"{metric.name} could not be computed: {type(error).__name__}: {error}")

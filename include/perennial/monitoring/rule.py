@@ -2,8 +2,8 @@
 
 Windows are aligned to the calendar and disjoint: sliding them daily would protect against nothing (78 % of models with
 a false ask in five months). Weeks are ISO weeks; longer whole weeks are counted from the first Monday of the feed;
-other lengths from its first day; windows of a monthly feed are months, counted from its first. Partial windows are not
-judged.
+other lengths from its first day; windows of a monthly or yearly feed are months or years, counted from its first.
+Partial windows are not judged.
 
 A window whose data failed is neither flagged nor quiet: as the newest one it alerts, and it never asks. One ask per
 reference: the latch and its re-arming on promotion derive from the ledger, not from here.
@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from perennial.specs.grains import GRAINS, Every
+from perennial.specs.grains import GRAINS, Every, Grain
 
 State = Literal["quiet", "flagged", "failed"]
 Outcome = Literal["quiet", "alert", "ask"]
@@ -42,10 +42,10 @@ def windows(first_day: dt.date, last_day: dt.date, window: dt.timedelta, every: 
 
     :param first_day: the feed's first day, which fixes the phase; not the first day of interest.
     :param last_day: the last complete day (inclusive).
-    :param every: grain of the feed; months have no fixed number of days.
+    :param every: grain of the feed; months and years have no fixed number of days.
     """
-    if every == "month":
-        return _months(first_day, last_day, GRAINS["month"].whole(window))
+    if every in ("month", "year"):
+        return _periods(first_day, last_day, GRAINS[every], window)
     days = window.days
     if days < 1 or window != dt.timedelta(days=days):
         raise ValueError(f"a monitoring window is a whole number of days, not {window}")
@@ -59,12 +59,12 @@ def windows(first_day: dt.date, last_day: dt.date, window: dt.timedelta, every: 
     return out
 
 
-def _months(first_day: dt.date, last_day: dt.date, n: int) -> list[Window]:
-    month = GRAINS["month"]
-    number = month.number(dt.datetime.combine(first_day, dt.time()))
+def _periods(first_day: dt.date, last_day: dt.date, grain: Grain, window: dt.timedelta) -> list[Window]:
+    n = grain.whole(window)
+    number = grain.number(dt.datetime.combine(first_day, dt.time()))
     out = []
-    while (end := month.begin(number + n).date() - dt.timedelta(days=1)) <= last_day:
-        out.append(Window(month.begin(number).date(), end))
+    while (end := grain.begin(number + n).date() - dt.timedelta(days=1)) <= last_day:
+        out.append(Window(grain.begin(number).date(), end))
         number += n
     return out
 

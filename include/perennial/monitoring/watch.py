@@ -45,12 +45,14 @@ from perennial.specs.partitions import (
 )
 from perennial.storage import to_json
 from perennial.training.bundle import Bundle
-from perennial.training.data import blocks_of, feature_columns, label_values, to_matrix
+from perennial.training.classes import scores_of
+from perennial.training.data import blocks_of, feature_columns, label_values, observed, to_matrix
 from perennial.training.plan import last_labelled
 
 #: A window with a larger share of partitions without data is a failure of the data.
 MAX_MISSING = 0.2
 BLOCK = "__block__"
+PREDICTED = "predicted class"
 
 
 @dataclass(frozen=True)
@@ -91,6 +93,8 @@ def drift_look(
     bundle = Bundle.open(spec.name, version, actor=actor, fence=fence)
     drift = bundle.document("drift")
     rule, entity = spec.monitoring.rule, feeds[spec.entity]
+    if drift["calibration"] is None and spec.rows_are_blocks:
+        return _uncalibrated(spec, entity, version, bundle, feeds, as_of, fence)
     if drift["calibration"] is None:
         return Look("drift", "alert", drift["why_not"], ())
     if drift["calibration"]["window_days"] != spec.monitoring.drift.window.days:
@@ -128,39 +132,90 @@ def drift_look(
     return _look("drift", found, rule.k, rule.n)
 
 
+def _uncalibrated(
+    spec: ModelSpec,
+    entity: FeedSpec,
+    version: versions.Version,
+    bundle: Bundle,
+    feeds: Mapping[str, FeedSpec],
+    as_of: dt.datetime,
+    fence: Fence,
+) -> Look:
+    """What can be said of a yearly model's inputs when it was trained on fewer years than a calibration needs.
+
+    A threshold from random parts of the reference would know how samples differ, not how years do, and with tens of
+    thousands of rows flag every year. So nothing is judged: failures of the data are found as ever, the distances are
+    shown, and a person is alerted to look at them.
+    """
+    drift, builder = bundle.document("drift"), bundle.builder(feeds)
+    plan, reference = ColumnPlan.from_dict(drift["plan"]), bundle.frame("reference")
+    trained = dt.datetime.fromisoformat(bundle.facts["train_end"])
+    found: list[dict[str, Any]] = []
+    chosen = _after(entity, last_key_known(entity, as_of), spec.monitoring.drift.window, trained)
+    for window in chosen[-spec.monitoring.rule.n :]:
+        keys = keys_of_days(entity, window.start, window.end)
+        ready = builder.ready(keys)
+        if ready:
+            builder.ensure(ready, fence=fence)
+        current: Any = _features(builder, ready, list(plan.columns)) if ready else None
+        usual = drift["rows"] / bundle.facts["train_partitions"] * len(keys)
+        result = _failure(reference, current, plan, window, keys, ready, usual)
+        if result["state"] != "failed":
+            shown = sorted(distances(reference, current, plan).items(), key=lambda item: -item[1])
+            far = ", ".join(f"{name} {value:.3f}" for name, value in shown[:5])
+            result |= {"reason": f"not judged; the farthest columns: {far}", "shown": dict(shown)}
+        found.append({**result, "predictions": _prediction_distance(spec, entity, version.version, bundle, keys)})
+    said = "".join(f"; {w['window']}: {w['reason']}" for w in found[-1:])
+    return Look("drift", "alert", f"{drift['why_not']}{said}", tuple(found))
+
+
 def _prediction_distance(
     spec: ModelSpec, entity: FeedSpec, version: str, bundle: Bundle, keys: Sequence[str]
-) -> float | None:
+) -> float | dict[str, float] | None:
     """Distance of the published scores from the holdout's; shown, and never asks by itself.
 
-    Fourteen days of a holdout have too few blocks to calibrate a threshold on.
+    Fourteen days of a holdout have too few blocks to calibrate a threshold on. Multiclass: of each class's
+    probabilities, and of the predicted classes.
     """
     import pandas as pd
     import pyarrow.compute as pc
 
-    rows = prediction_table(spec, entity).read(keys, columns=["score", "model_version"])
+    rows = prediction_table(spec, entity).read(keys, columns=["output", "score", "decision", "model_version"])
     if rows is None:
         return None
-    scores = rows.filter(pc.equal(rows.column("model_version"), version)).column("score").to_numpy()
-    if len(scores) == 0:
+    rows = rows.filter(pc.equal(rows.column("model_version"), version))
+    if rows.num_rows == 0:
         return None
-    reference = pd.DataFrame({"score": bundle.frame("holdout")["score"]})
+    holdout = scores_of(bundle.frame("holdout"))
+    if holdout.ndim == 2:
+        return _class_distances(holdout, rows, bundle.facts["classes"])
     plan = ColumnPlan({"score": "numeric"})
-    return distances(reference, pd.DataFrame({"score": scores}), plan)["score"]
+    now = pd.DataFrame({"score": rows.column("score").to_numpy()})
+    return distances(pd.DataFrame({"score": holdout}), now, plan)["score"]
+
+
+def _class_distances(holdout: Any, rows: pa.Table, classes: Sequence[str]) -> dict[str, float]:
+    """Of each class's probabilities (by the class's name), and of the predicted classes."""
+    import pandas as pd
+    import pyarrow.compute as pc
+
+    out = {}
+    for k, name in enumerate(classes):
+        now = rows.filter(pc.equal(rows.column("output"), name)).column("score").to_numpy()
+        was = pd.DataFrame({"score": holdout[:, k]})
+        out[name] = distances(was, pd.DataFrame({"score": now}), ColumnPlan({"score": "numeric"}))["score"]
+    said = rows.filter(rows.column("decision")).column("output").to_pylist()
+    before = pd.DataFrame({PREDICTED: np.array(classes, dtype=object)[holdout.argmax(axis=1)]})
+    return {**out, **distances(before, pd.DataFrame({PREDICTED: said}), ColumnPlan({PREDICTED: "categorical"}))}
 
 
 def _drift_window(
     reference: Any, current: Any, plan: ColumnPlan, calibration: Calibration, window: Window, keys: Sequence[str],
     ready: Sequence[str], usual: float,
 ) -> dict[str, Any]:  # fmt: skip
-    gone = [k for k in keys if k not in set(ready)]
-    head = {"window": window.key, "start": str(window.start), "end": str(window.end), "missing": gone}
-    if len(gone) > MAX_MISSING * len(keys) or current is None:
-        return {**head, "state": "failed", "reason": f"no data for {', '.join(gone)}"}
-    problems = check_presence(reference, current, columns=list(plan.columns), min_rows=max(10, int(0.1 * usual)))
-    if problems:
-        why = "; ".join(p.message for p in problems)
-        return {**head, "state": "failed", "reason": f"a failure of the data, not drift: {why}"}
+    head = _failure(reference, current, plan, window, keys, ready, usual)
+    if head["state"] == "failed":
+        return head
     try:
         judged = judge_window(distances(reference, current, plan.only(calibration.columns)), calibration)
     except DataError as e:
@@ -174,6 +229,22 @@ def _drift_window(
         "distances": judged.distances,
         "thresholds": judged.thresholds,
     }
+
+
+def _failure(
+    reference: Any, current: Any, plan: ColumnPlan, window: Window, keys: Sequence[str], ready: Sequence[str],
+    usual: float,
+) -> dict[str, Any]:  # fmt: skip
+    """A window's head, with the state ``failed`` and its reason when its data cannot be looked at."""
+    gone = [k for k in keys if k not in set(ready)]
+    head = {"window": window.key, "start": str(window.start), "end": str(window.end), "missing": gone}
+    if len(gone) > MAX_MISSING * len(keys) or current is None:
+        return {**head, "state": "failed", "reason": f"no data for {', '.join(gone)}"}
+    problems = check_presence(reference, current, columns=list(plan.columns), min_rows=max(10, int(0.1 * usual)))
+    if problems:
+        why = "; ".join(p.message for p in problems)
+        return {**head, "state": "failed", "reason": f"a failure of the data, not drift: {why}"}
+    return {**head, "state": "not judged"}
 
 
 def performance_look(
@@ -190,8 +261,10 @@ def performance_look(
     metric = get_metric(spec.metric.name, spec.task.type)
     threshold = bundle.facts["threshold"]
     holdout = _covered(bundle.frame("holdout"), spec.labels.min_coverage)
+    classes: list[str] = bundle.facts.get("classes", [])
     before = estimate(
-        metric, holdout["label"].to_numpy(), holdout["score"].to_numpy(), holdout["partition"].to_numpy().astype(str),
+        metric, holdout["label"].to_numpy(), scores_of(holdout),
+        None if spec.rows_are_blocks else holdout["partition"].to_numpy().astype(str),
         within=spec.metric.within, threshold=threshold,
     )  # fmt: skip
     first = _first_scored(spec, entity, version.version)
@@ -205,18 +278,19 @@ def performance_look(
     )
     for window in [w for w in all_windows if day_begins(entity, w.start) >= first_scored][-(rule.n + 1) :]:
         keys = keys_of_days(entity, window.start, window.end)
-        y, score, blocks = _scored_with_labels(spec, entity, label_feed, keys, version.version)
+        y, score, blocks = _scored_with_labels(spec, entity, label_feed, keys, version.version, classes)
         covered = set(np.unique(blocks)) if len(blocks) else set()
+        observations, left_out = observed(spec, blocks, len({block_of(entity, k) for k in keys}) - len(covered))
         judged = performance_window(
             (before.value, before.se),
             y,
             score,
-            blocks,
+            observations,
             metric,
             spec.monitoring.performance,
             within=spec.metric.within,
             threshold=threshold,
-            left_out=len({block_of(entity, k) for k in keys}) - len(covered),
+            left_out=left_out,
         )
         head = {"window": window.key, "start": str(window.start), "end": str(window.end)}
         found.append({**judged.to_dict(), **head, "state": judged.state, "reason": judged.reason})
@@ -230,16 +304,23 @@ def _covered(holdout: Any, min_coverage: float) -> Any:
 
 
 def _scored_with_labels(
-    spec: ModelSpec, entity: FeedSpec, label_feed: FeedSpec, keys: Sequence[str], version: str
+    spec: ModelSpec,
+    entity: FeedSpec,
+    label_feed: FeedSpec,
+    keys: Sequence[str],
+    version: str,
+    classes: Sequence[str],
 ) -> tuple[Any, Any, Any]:
     """Labels, scores and blocks of the rows that this version published, without those it trained on.
 
-    Blocks with too few labels are left out, and days of an hourly feed with too few hours.
+    Multiclass: the scores are a matrix with a column per class. Blocks with too few labels are left out, and days of an
+    hourly feed with too few hours.
     """
     import pyarrow.compute as pc
 
     key = list(entity.key)
-    scores = prediction_table(spec, entity).read(keys, columns=[*key, "score", "model_version", "in_sample", PARTITION])
+    columns = [*key, "output", "score", "model_version", "in_sample", PARTITION]
+    scores = prediction_table(spec, entity).read(keys, columns=columns)
     labels = feed_table(label_feed).read(keys, columns=[*key, spec.labels.column])
     empty = np.empty(0)
     if scores is None or labels is None:
@@ -257,12 +338,14 @@ def _scored_with_labels(
     least, size = spec.labels.min_coverage, grain_of(entity).per_block
     covered = [b for b, n in labelled.items() if n / total[b] >= least and there[b] / size >= least]
     joined = joined.filter(pc.is_in(joined.column(BLOCK), pa.array(covered, pa.string())))
-    joined = joined.sort_by([(PARTITION, "ascending"), *((k, "ascending") for k in key)])
-    return (
-        label_values(spec, joined.column("__label__")),
-        joined.column("score").to_numpy(),
-        joined.column(BLOCK).to_numpy(zero_copy_only=False).astype(str),
-    )
+    joined = joined.sort_by([(c, "ascending") for c in (PARTITION, *key, "output")])
+    y = label_values(spec, joined.column("__label__"), classes)
+    score = joined.column("score").to_numpy()
+    blocks = joined.column(BLOCK).to_numpy(zero_copy_only=False).astype(str)
+    if not classes:
+        return y, score, blocks
+    size = len(classes)  # published rows have every class exactly once, in the order of their names
+    return y[::size], score.reshape(-1, size), blocks[::size]
 
 
 def _first_scored(spec: ModelSpec, entity: FeedSpec, version: str) -> str | None:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from perennial.errors import DataError, UsageError
 from perennial.lake.homes import feature_table, feed_table, prediction_table
@@ -87,9 +88,8 @@ def explain(spec: ModelSpec, feeds: Mapping[str, FeedSpec], key: str, partition:
     bundle = Bundle.open(spec.name, found)
     again, X, source = _features(bundle, wanted, partition, row)
     background = bundle.frame("reference")[bundle.facts["columns"]]
-    task = bundle.spec.task.type
     why = contributions(
-        lambda rows: estimators.score(bundle.model, rows, task), X, background, seed=int(bundle.facts["seed"])
+        lambda rows: _score(bundle, bundle.model, rows, row), X, background, seed=int(bundle.facts["seed"])
     )
     features = [
         Feature(
@@ -160,6 +160,12 @@ def _published(spec: ModelSpec, entity: FeedSpec, key: Mapping[str, str], partit
     return max(listed, key=lambda r: (r["decision"] is True, r["score"])) if len(listed) > 1 else listed[0]
 
 
+def _score(bundle: Bundle, model: Any, X: Any, row: Mapping[str, Any]) -> NDArray[np.float64]:
+    """What a model says of rows; of several classes, of the one that the published row is about."""
+    scores = estimators.score(model, X, bundle.spec.task.type)
+    return scores if scores.ndim == 1 else scores[:, bundle.facts["classes"].index(row["output"])]
+
+
 def _features(
     bundle: Bundle, key: Mapping[str, str], partition: str, row: Mapping[str, Any]
 ) -> tuple[float, Any, dict[str, Any]]:
@@ -175,7 +181,7 @@ def _features(
         if rows is None or rows.num_rows != 1:
             continue
         X = to_matrix(rows, bundle.facts["columns"])
-        score = float(estimators.score(bundle.scorer, X, bundle.spec.task.type)[0])
+        score = float(_score(bundle, bundle.scorer, X, row)[0])
         found = (score, X, {"features": table.uri, "features_version": version, "features_sha256": digest})
         if abs(score - float(row["score"])) <= _SAME * max(1.0, abs(score)):
             return found

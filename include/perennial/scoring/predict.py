@@ -12,7 +12,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from perennial.errors import DataError
 from perennial.features.builder import FeatureBuilder
@@ -28,6 +30,9 @@ from perennial.specs.partitions import period
 from perennial.training import estimators
 from perennial.training.bundle import Bundle
 from perennial.training.data import to_matrix
+
+#: A run's document: the classes that each version knows.
+CLASSES = "classes"
 
 
 @dataclass(frozen=True)
@@ -120,16 +125,20 @@ def score_partition(
     """
     lacking: set[str] = set()
     scored: list[Iterator[pa.RecordBatch]] = []
+    classes: dict[str, list[str]] = {}
     for arm in arms:
         bundle = Bundle.open(spec.name, arm, actor=state.actor, fence=fence)
         builder = bundle.builder(feeds)
         builder.ensure([key], degraded=degraded, fence=fence)
         lacking.update(builder.missing(key))
         scored.append(_scored(bundle, builder, arm, key, state.actor.run_id, now))
+        classes[arm.version] = bundle.facts.get("classes", [])
+    if spec.task.type == "multiclass":
+        state.write(CLASSES, classes)
     figures = staging.stage(state, itertools.chain.from_iterable(scored), (*feeds[spec.entity].key, *PREDICTION_KEY))
     return {
         "rows": figures.rows,
-        "mean_score": figures.mean_score,
+        "mean_score": None if spec.task.type == "multiclass" else figures.mean_score,
         "positive": figures.positive if spec.task.type == "binary" else None,
         "version": arms[0].version,
         "missing": sorted(lacking),
@@ -146,7 +155,9 @@ def _scored(
     in_sample = end <= dt.datetime.fromisoformat(facts["train_end"])
     output = str(task.positive) if task.type == "binary" else "value"
     threshold, some = facts["threshold"], False
-    for batch in builder.table.batches([key], batch_size=BATCH):
+    decision: pa.Array | None = None
+    size = max(1, BATCH // len(facts.get("classes", "1")))
+    for batch in builder.table.batches([key], batch_size=size):
         if not batch.num_rows:
             continue
         some = True
@@ -157,12 +168,16 @@ def _scored(
             )
         rows = pa.Table.from_batches([batch])
         score = estimators.score(bundle.scorer, to_matrix(rows, facts["columns"]), task.type)
+        if task.type == "multiclass":
+            batch, score, output, decision = _by_class(batch, score, facts["classes"])
+        elif threshold is not None:
+            decision = pa.array(score >= threshold)
         n = batch.num_rows
         columns = {
             **{k: batch.column(k) for k in builder.definition.key},
-            "output": pa.repeat(output, n),
+            "output": output if isinstance(output, pa.Array) else pa.repeat(output, n),
             "score": pa.array(score, pa.float64()),
-            "decision": pa.nulls(n, pa.bool_()) if threshold is None else pa.array(score >= threshold),
+            "decision": pa.nulls(n, pa.bool_()) if decision is None else decision,
             "model_version": pa.repeat(arm.version, n),
             "arm": pa.repeat(arm.name, n),
             "in_sample": pa.repeat(in_sample, n),
@@ -175,14 +190,30 @@ def _scored(
         raise DataError(f"{bundle.spec.name}: partition {key} has no rows to score")
 
 
+def _by_class(
+    batch: pa.RecordBatch, score: NDArray[np.float64], classes: Sequence[str]
+) -> tuple[pa.RecordBatch, NDArray[np.float64], pa.Array, pa.Array]:
+    """A row per entity row and class, in the order of the classes: with its probability, and whether it is the
+    likeliest (of equal ones the first)."""
+    n, k = score.shape
+    decided = np.zeros((n, k), dtype=bool)
+    decided[np.arange(n), score.argmax(axis=1)] = True
+    output = pa.DictionaryArray.from_arrays(np.tile(np.arange(k, dtype=np.int32), n), list(classes)).cast(pa.string())
+    return batch.take(pa.array(np.repeat(np.arange(n), k))), score.reshape(-1), output, pa.array(decided.reshape(-1))
+
+
 def check_output(spec: ModelSpec, feeds: Mapping[str, FeedSpec], key: str, state: RunState) -> list[str]:
     """What is wrong with the staged predictions; an empty list when nothing is.
 
-    Every entity row of the partition has exactly one finite score per arm; probabilities lie in [0, 1].
+    Every entity row of the partition has exactly one finite score per arm; probabilities lie in [0, 1]. Of a
+    multiclass model it has one for every class, and they sum to 1.
     """
     entity = feeds[spec.entity]
+    several = spec.task.type == "multiclass"
     with staging.staged(state) as rows:
-        problems = staging.check_scores(rows, probabilities=spec.task.type == "binary")
+        problems = staging.check_scores(rows, probabilities=spec.task.type != "regression")
+        if several and not problems:
+            problems = staging.check_classes(rows, entity.key, state.read(CLASSES))
         if staging.doubled(rows, (*entity.key, *PREDICTION_KEY)):
             problems.append("a row was scored twice by the same version")
         found = staging.compare_keys(rows, feed_table(entity), key, entity.key)

@@ -8,7 +8,7 @@ are those of the partition is asked of two fingerprints first. Only when those d
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +26,7 @@ from perennial.runs import RunState
 STAGED = "predictions.parquet"
 #: Columns whose values repeat; a dictionary of the others would be as long as they are.
 _REPEATED = ["output", "model_version", "arm", "run"]
+SUM_TOLERANCE = 1e-6  # of the probabilities of one row
 
 
 @dataclass(frozen=True)
@@ -149,7 +150,8 @@ def compare_keys(rows: ParquetRows, feed: PartitionedTable, partition: str, key:
         there = connection.execute(f"SELECT {print_} FROM wanted").fetchall()[0]  # noqa: S608 - names of a schema
         if there[0] == 0:
             return Compared(0)
-        versions = connection.execute(f"SELECT {print_} FROM {rows.sql} GROUP BY model_version").fetchall()  # noqa: S608
+        query = f"SELECT {print_} FROM {rows.sql} GROUP BY model_version, output"  # noqa: S608
+        versions = connection.execute(query).fetchall()
         if versions and all(v == there for v in versions):
             return Compared(there[0])
         found = []
@@ -158,6 +160,35 @@ def compare_keys(rows: ParquetRows, feed: PartitionedTable, partition: str, key:
             query = f"SELECT count(*) FROM {one} ANTI JOIN (SELECT {_names(key)} FROM {other}) USING ({_names(key)})"  # noqa: S608
             found.append(int(connection.execute(query).fetchall()[0][0]))
         return Compared(there[0], *found)
+
+
+def check_classes(rows: ParquetRows, key: Sequence[str], classes: Mapping[str, Sequence[str]]) -> list[str]:
+    """Of a multiclass model: every row has each class once, one of them decided for, and probabilities that sum to 1.
+
+    :param classes: those that each version knows.
+    """
+    problems = []
+    with _scratch(rows) as connection:
+        found = connection.execute(f"SELECT DISTINCT model_version, output FROM {rows.sql}").fetchall()  # noqa: S608
+        for version, wanted in classes.items():
+            given = {output for of, output in found if of == version}
+            lost, strange = sorted(set(wanted) - given), sorted(given - set(wanted))
+            problems += [f"no row has a probability of {', '.join(lost)}"] if lost else []
+            problems += [f"{', '.join(strange)} is no class of version {version}"] if strange else []
+        one = f"SELECT count(*) n, sum(score) total, sum(decision::INT) decided, model_version FROM {rows.sql} " \
+              f"GROUP BY model_version, {_names(key)}"  # fmt: skip  # noqa: S608
+        size = " ".join(f"WHEN '{v}' THEN {len(names)}" for v, names in classes.items())
+        uneven, off, undecided = connection.execute(
+            f"SELECT count(*) FILTER (n <> CASE model_version {size} ELSE 0 END), "  # noqa: S608
+            f"count(*) FILTER (NOT abs(total - 1) <= {SUM_TOLERANCE}), count(*) FILTER (decided <> 1) FROM ({one})"
+        ).fetchall()[0]
+    if uneven and not problems:
+        problems.append(f"{uneven} rows do not have every class exactly once")
+    if off:
+        problems.append(f"the probabilities of {off} rows do not sum to 1")
+    if undecided:
+        problems.append(f"{undecided} rows are not decided for exactly one class")
+    return problems
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """What depends on the grain of a model's feeds: defaults, what durations may be, and what cannot work.
 
-Lengths of histories, holdouts and windows count blocks (days of hourly and daily feeds, weeks, months); a gap counts
-partitions.
+Lengths of histories, holdouts and windows count blocks (days of hourly and daily feeds, weeks, months, years); a gap
+counts partitions. Years are too few to be blocks: there every row is one (``gates.champion.block: row``).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pydantic import BaseModel
 from perennial.specs.durations import format_duration, parse_duration
 from perennial.specs.grains import GRAINS, Grain
 from perennial.specs.models import FeedSpec, ModelSpec
-from perennial.specs.partitions import first_day, first_key, last_day, last_key
+from perennial.specs.partitions import first_day, first_key, keys_between, last_day, last_key
 from perennial.specs.source import Loc, Problem
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -23,14 +23,27 @@ Model = TypeVar("Model", bound=BaseModel)
 MIN_BLOCKS = 10  # a rule over fewer blocks holds for ever
 
 #: Defaults that would make no sense for a grain, where the model's class has those of daily feeds.
-_DEFAULTS: dict[str, dict[Loc, str]] = {
-    "hour": {("features", "lookback"): "P7D"},
-    "week": {("features", "lookback"): "P12W", ("monitoring", "performance", "window"): "P14W"},
+_DEFAULTS: dict[str, dict[Loc, Any]] = {
+    "hour": {("features", "lookback"): parse_duration("P7D")},
+    "week": {
+        ("features", "lookback"): parse_duration("P12W"),
+        ("monitoring", "performance", "window"): parse_duration("P14W"),
+    },
     "month": {
-        ("features", "lookback"): "P12M",
-        ("monitoring", "drift", "window"): "P1M",
-        ("monitoring", "performance", "window"): "P14M",
-        ("retraining", "cooldown"): "P1M",
+        ("features", "lookback"): parse_duration("P12M"),
+        ("monitoring", "drift", "window"): parse_duration("P1M"),
+        ("monitoring", "performance", "window"): parse_duration("P14M"),
+        ("retraining", "cooldown"): parse_duration("P1M"),
+    },
+    "year": {
+        ("features", "lookback"): parse_duration("P1Y"),
+        ("gates", "champion", "block"): "row",
+        ("monitoring", "drift", "window"): parse_duration("P1Y"),
+        ("monitoring", "drift", "false_asks_per_year"): 0.1,  # one look a year: at 1, half of them would ask
+        ("monitoring", "performance", "window"): parse_duration("P1Y"),
+        ("monitoring", "rule", "k"): 1,  # two of three windows would wait for two more years
+        ("monitoring", "rule", "n"): 1,
+        ("retraining", "cooldown"): parse_duration("P1Y"),
     },
 }
 
@@ -38,11 +51,11 @@ _DEFAULTS: dict[str, dict[Loc, str]] = {
 def with_defaults(model: ModelSpec, entity: FeedSpec) -> ModelSpec:
     """The model with the defaults of its entity feed's grain where it says nothing itself."""
     for loc, value in _DEFAULTS.get(entity.every, {}).items():
-        model = _filled(model, loc, parse_duration(value))
+        model = _filled(model, loc, value)
     return model
 
 
-def _filled(holder: Model, loc: Loc, value: dt.timedelta) -> Model:
+def _filled(holder: Model, loc: Loc, value: Any) -> Model:
     name = str(loc[0])
     if len(loc) > 1:
         return holder.model_copy(update={name: _filled(getattr(holder, name), loc[1:], value)})
@@ -78,17 +91,33 @@ def notes(feed: FeedSpec) -> Iterator[str]:
 
 def model_rules(model: ModelSpec, entity: FeedSpec) -> Iterator[Problem]:
     """Durations that do not go with the grain of the entity feed."""
-    if entity.every == "year":
-        message = (
-            f'"{entity.name}" has yearly partitions, and models over them are not available yet '
-            "(allowed today: hour, day, week, month)"
-        )
-        yield Problem(message, ("entity",))
-        return
+    if model.rows_are_blocks:
+        yield from _row_rules(model, entity)
+    if entity.every == "year" and model.search.trials and entity.end is not None:
+        years = len(keys_between(entity, first_key(entity, model.training.start), last_key(entity) or ""))
+        if years - model.holdout_blocks(0, "year") < MIN_BLOCKS:
+            message = (
+                f"a search splits the training history by time into {MIN_BLOCKS} partitions or more, and "
+                f'"{entity.name}" has {years} years: write trials: 0'
+            )
+            yield Problem(message, ("search", "trials"))
     found = list(_length_rules(model, GRAINS[entity.every]))
     yield from found
-    if not found:
+    if not found and not model.rows_are_blocks:
         yield from _block_rules(model, GRAINS[entity.every])
+
+
+def _row_rules(model: ModelSpec, entity: FeedSpec) -> Iterator[Problem]:
+    if entity.every != "year":
+        message = (
+            f"rows of one {entity.every} are alike, and counting each as independent evidence would let everything "
+            "pass: write block: partition (row is for yearly feeds)"
+        )
+        yield Problem(message, ("gates", "champion", "block"))
+    elif model.metric.within == "block":
+        yield Problem(
+            "with rows as blocks there is no metric within a block: write within: pooled", ("metric", "within")
+        )
 
 
 def _length_rules(model: ModelSpec, grain: Grain) -> Iterator[Problem]:
@@ -133,6 +162,8 @@ def _block_rules(model: ModelSpec, grain: Grain) -> Iterator[Problem]:
             f"gate{'s' * (len(by_blocks) - 1)} cannot decide over fewer than {MIN_BLOCKS}: "
             f"write at least {unit.duration(MIN_BLOCKS)}"
         )
+        if grain.every == "year":
+            message += ", or gates: {champion: {block: row}}"
         yield Problem(message, ("training", "holdout"))
     performance = model.monitoring.performance
     blocks = unit.whole(performance.window)
@@ -147,7 +178,7 @@ def _block_rules(model: ModelSpec, grain: Grain) -> Iterator[Problem]:
 def wait_rules(model: ModelSpec, entity: FeedSpec, labels: FeedSpec) -> Iterator[Problem]:
     """A holdout and a gap that do not reach over the wait for the labels. Feeds share their grain."""
     grain = GRAINS[entity.every]
-    if entity.every == "year" or any(True for _ in _length_rules(model, grain)):
+    if any(True for _ in _length_rules(model, grain)):
         return
     unit, wait = grain.block, model.labels.horizon + labels.delay
     holdout = model.holdout_blocks(0, entity.every)

@@ -26,6 +26,28 @@ BINARY = frozenset(
         "roc_auc",
     }
 )
+MULTICLASS = frozenset(
+    {
+        "accuracy",
+        "balanced_accuracy",
+        "f1_macro",
+        "f1_micro",
+        "f1_weighted",
+        "jaccard_macro",
+        "jaccard_micro",
+        "jaccard_weighted",
+        "matthews_corrcoef",
+        "neg_log_loss",
+        "precision_macro",
+        "precision_micro",
+        "precision_weighted",
+        "recall_macro",
+        "recall_micro",
+        "recall_weighted",
+        "roc_auc_ovo",
+        "roc_auc_ovr",
+    }
+)
 REGRESSION = frozenset(
     {
         "d2_absolute_error_score",
@@ -43,11 +65,11 @@ REGRESSION = frozenset(
         "r2",
     }
 )
+BY_TASK = {"binary": BINARY, "multiclass": MULTICLASS, "regression": REGRESSION}
 #: ``mean_absolute_error`` means the same as ``neg_mean_absolute_error``.
-PLAIN = {"binary": _plain(BINARY), "regression": _plain(REGRESSION)}
-BY_TASK = {"binary": BINARY, "regression": REGRESSION}
+PLAIN = {task: _plain(names) for task, names in BY_TASK.items()}
 
 #: Metrics whose value is a share: a floor outside 0 and 1 is a slip.
 SHARES = frozenset(
     {"accuracy", "average_precision", "balanced_accuracy", "f1", "jaccard", "precision", "recall", "roc_auc"}
-)
+) | (MULTICLASS - {"matthews_corrcoef", "neg_log_loss"})

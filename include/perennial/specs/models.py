@@ -243,7 +243,11 @@ class Task(Strict):
 
     type: Literal["binary", "multiclass", "regression"] = Field(description="Kind of prediction.")
     positive: Annotated[Any, AfterValidator(_single)] = Field(
-        default=1, description="The label value that is the positive class."
+        default=1, description="The label value that is the positive class (multiclass: what fairness audits)."
+    )
+    classes: Annotated[list[Text | Integer], BeforeValidator(_listed)] | None = Field(
+        default=None,
+        description="The labels of a multiclass task; any other is an error. Default: those of the training rows.",
     )
 
 
@@ -262,7 +266,7 @@ class Features(Strict):
     path: Annotated[str, _beside(".sql", ".py")] = Field(description="features.sql or features.py, beside the spec.")
     lookback: Duration = Field(
         default=dt.timedelta(days=28),
-        description="How far back the feature query may look. Default: P28D; hours P7D, weeks P12W, months P12M.",
+        description="How far back features may look. Default: P28D; hours P7D, weeks P12W, months P12M, years P1Y.",
     )
 
 
@@ -307,7 +311,7 @@ class Training(Strict):
     )
     holdout: Duration | None = Field(
         default=None,
-        description="Default: 14 days (weeks, months); regression 56 of them once 112 are labelled.",
+        description="Default: 14 days (weeks, months), one year; regression 56 of them once 112 are labelled.",
     )
     gap: Annotated[Literal["auto"] | Duration, _word_or_duration("auto")] = Field(
         default="auto",
@@ -353,7 +357,10 @@ class ChampionGate(Strict):
     mode: Mode = Field(default="enabled", description="dry_run: judged and recorded, without effect.")
     min_gain: Number | None = Field(default=None, description="Default 0, regression 0.01 (relative).")
     confidence: Number = Field(default=0.9, gt=0.5, lt=1, description="One-sided.")
-    block: Text = Field(default="partition", description="What counts as one independent observation.")
+    block: Text = Field(
+        default="partition",
+        description="What counts as one independent observation, here and in every other rule. Years: row.",
+    )
 
 
 class Cut(Strict):
@@ -529,10 +536,12 @@ class Drift(Strict):
     mode: Mode = Field(default="enabled", description="dry_run: judged and recorded, without effect.")
     window: Duration = Field(
         default=dt.timedelta(days=7),
-        description="Length of the disjoint windows. Default: P7D (an ISO week); months P1M.",
+        description="Length of the disjoint windows. Default: P7D (an ISO week); months P1M, years P1Y.",
     )
     share: Number = Field(default=0.3, gt=0, lt=1, description="Share of columns that must drift.")
-    false_asks_per_year: Number = Field(default=1.0, gt=0, le=12, description="What the thresholds are calibrated to.")
+    false_asks_per_year: Number = Field(
+        default=1.0, gt=0, le=12, description="What the thresholds are calibrated to. Years: 0.1."
+    )
 
 
 class Performance(Strict):
@@ -541,7 +550,7 @@ class Performance(Strict):
     mode: Mode = Field(default="enabled", description="dry_run: judged and recorded, without effect.")
     window: Duration = Field(
         default=dt.timedelta(days=14),
-        description="Length of the disjoint windows. Default: P14D; weeks P14W, months P14M.",
+        description="Length of the disjoint windows. Default: P14D; weeks P14W, months P14M, years P1Y.",
     )
     max_drop: Number = Field(default=0.05, ge=0, description="Smallest drop that matters.")
 
@@ -549,8 +558,8 @@ class Performance(Strict):
 class Rule(Strict):
     """k of the last n windows."""
 
-    k: Integer = Field(default=2, ge=1, le=52, description="So many windows must speak ...")
-    n: Integer = Field(default=3, ge=1, le=52, description="... of the last so many.")
+    k: Integer = Field(default=2, ge=1, le=52, description="So many windows must speak ... Years: 1.")
+    n: Integer = Field(default=3, ge=1, le=52, description="... of the last so many. Years: 1.")
 
 
 class Monitoring(Strict):
@@ -569,7 +578,7 @@ class Retraining(Strict):
     )
     cooldown: Duration = Field(
         default=dt.timedelta(days=7),
-        description="Least time between two retrainings; train does not count. Default: P7D; months P1M.",
+        description="Least time between two retrainings; train does not count. Default: P7D; months P1M, years P1Y.",
     )
     max_per_month: Integer = Field(default=4, ge=0, le=1000, description="Budget of trainings.")
     min_new_labels: Integer = Field(default=1000, ge=0, description="Fewer new labelled rows than this: no training.")
@@ -595,7 +604,7 @@ class ModelSpec(Strict):
     name: Name = Field(description="The name of the folder that the spec lies in.")
     owner: Text = Field(description="Who answers for it, such as a team.")
     description: str = Field(default="", description="One sentence for people.")
-    task: Task = Field(description="What is predicted: binary or regression.")
+    task: Task = Field(description="What is predicted: binary, multiclass or regression.")
     metric: Metric = Field(description="The one figure that gates, judge and monitor share, such as roc_auc.")
     entity: Name = Field(description="The feed whose rows are scored, and whose partitions drive the model.")
     features: Features = Field(description="features.sql or features.py, beside the spec.")
@@ -633,6 +642,11 @@ class ModelSpec(Strict):
     def _short_features(cls, value: Any) -> Any:
         return {"path": value} if isinstance(value, str) else value
 
+    @property
+    def rows_are_blocks(self) -> bool:
+        """Whether every row counts as an independent observation, in gates and monitoring: of yearly feeds."""
+        return self.gates.champion.block == "row"
+
     def holdout_blocks(self, labelled: int, every: Every) -> int:
         """Length of the holdout in blocks (days of hourly and daily feeds), given how many blocks are labelled.
 
@@ -641,6 +655,8 @@ class ModelSpec(Strict):
         said = self.training.holdout
         if said is not None:
             return GRAINS[every].block.whole(said)
+        if every == "year":
+            return 1
         return 56 if self.task.type == "regression" and labelled >= MANY_LABELLED else 14
 
     def gap_partitions(self, label_feed: FeedSpec) -> int:

@@ -16,21 +16,19 @@ from perennial.specs.source import Loc, Problem, suggest
 _VALUES: dict[str, dict[Loc, tuple[Any, ...]]] = {
     "feed": {("source", "kind"): ("files",)},
     "model": {
-        ("task",): ("binary", "regression"),
-        ("task", "type"): ("binary", "regression"),
         ("rollout", "strategy"): ("immediate",),
         ("compute", "backend"): ("local",),
         ("scoring", "shards"): (1,),
-        ("gates", "champion", "block"): ("partition",),
+        ("gates", "champion", "block"): ("partition", "row"),
     },
 }
 _KNOWN_VALUES: dict[Loc, tuple[Any, ...]] = {
     ("source", "kind"): ("sql", "derived"),
-    ("task",): ("multiclass",),
-    ("task", "type"): ("multiclass",),
     ("rollout", "strategy"): ("shadow", "canary", "ab", "blue_green"),
     ("compute", "backend"): ("docker", "ecs", "kubernetes"),
 }
+
+_BLOCKS = ("partition", "row")  # and, one day, a column that names a cluster
 
 #: Keys that the spec language will have: (place, what is there today instead).
 _KEYS: dict[str, dict[Loc, str]] = {
@@ -91,7 +89,7 @@ def _too_many(loc: Loc, value: Any) -> bool:
 
 
 def _other_block(loc: Loc, value: Any) -> bool:
-    return loc == ("gates", "champion", "block") and isinstance(value, str) and value != "partition"
+    return loc == ("gates", "champion", "block") and isinstance(value, str) and value not in _BLOCKS
 
 
 def _at(data: Any, loc: Loc) -> Any:
@@ -192,10 +190,37 @@ def _task_rules(model: ModelSpec) -> Iterator[Problem]:
     if model.task.type == "regression":
         if threshold is not None:
             yield Problem("a regression has no decision threshold: delete this line", place)
-        if "positive" in model.task.model_fields_set:
-            yield Problem("a regression has no positive class: delete this", ("task", "positive"))
+        for name, what in (("positive", "positive class"), ("classes", "classes")):
+            if name in model.task.model_fields_set:
+                yield Problem(f"a regression has no {what}: delete this", ("task", name))
+        return
+    yield from _class_rules(model)
+    if model.task.type == "multiclass":
+        if threshold is not None:
+            yield Problem("a multiclass task decides for the likeliest class: delete this line", place)
+        named = model.task.classes
+        if named and "positive" in model.task.model_fields_set and model.task.positive not in named:
+            message = f"{model.task.positive!r} is not among the classes: write one of {_some(map(str, named))}"
+            yield Problem(message, ("task", "positive"))
     elif threshold is not None and not 0 < threshold < 1:
         yield Problem(f"a threshold is a probability, and {threshold:g} is not between 0 and 1", place)
+
+
+def _class_rules(model: ModelSpec) -> Iterator[Problem]:
+    classes = model.task.classes
+    place = ("task", "classes")
+    if classes is None:
+        return
+    if model.task.type == "binary":
+        yield Problem("a binary task has a positive class and the rest: write positive instead", place)
+        return
+    if len(classes) < 3:
+        message = f"{len(classes)} classes are no multiclass task: write task: {{type: binary, positive: ...}}"
+        yield Problem(message, place)
+    names = [str(c) for c in classes]
+    twice = sorted({n for n in names if names.count(n) > 1})
+    if twice:
+        yield Problem(f"the class {twice[0]} is there twice", place)
 
 
 def _metric_rules(model: ModelSpec) -> Iterator[Problem]:
@@ -204,8 +229,6 @@ def _metric_rules(model: ModelSpec) -> Iterator[Problem]:
     floors |= {("gates", "slices", i, "minimum"): s.minimum for i, s in enumerate(model.gates.slices)}
     names += [((*loc, name), name) for loc, minimum in floors.items() for name in minimum]
     task = model.task.type
-    if task == "multiclass":
-        return
     mine = metrics.BY_TASK[task]
     for loc, name in names:
         if name in mine | metrics.PLAIN[task] or re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", name):
@@ -213,7 +236,8 @@ def _metric_rules(model: ModelSpec) -> Iterator[Problem]:
         other = next((t for t, known in metrics.BY_TASK.items() if name in known | metrics.PLAIN[t]), None)
         on_key = loc[0] == "gates"
         if other is not None:
-            what = "classification" if other == "binary" else "regression"
+            what = {"binary": "two classes", "multiclass": "several classes"}.get(other, other)
+            what = "classification" if task == "regression" else what
             message = f"{name} is a metric of {what}, and the task is {task} (allowed: {', '.join(sorted(mine))})"
         else:
             extra = ["mode", "minimum"] if loc[:2] == ("gates", "floor") else []
@@ -352,6 +376,9 @@ def _label_rules(model: ModelSpec, entity: FeedSpec, labels: FeedSpec) -> Iterat
         return
     if kind in ("timestamp", "date"):
         yield Problem(f'a class cannot be a {kind}, as "{column}" is declared', place)
+    if model.task.type == "multiclass":
+        yield from _multiclass_label_rules(model, column, kind)
+        return
     positive = model.task.positive
     fits = {"string": isinstance(positive, str), "boolean": positive in (0, 1) and not isinstance(positive, str)}
     if not fits.get(kind, not isinstance(positive, str)):
@@ -361,6 +388,18 @@ def _label_rules(model: ModelSpec, entity: FeedSpec, labels: FeedSpec) -> Iterat
             "write task: {type: binary, positive: ...} with the value that counts as positive"
         )
         yield Problem(message, loc)
+
+
+def _multiclass_label_rules(model: ModelSpec, column: str, kind: str) -> Iterator[Problem]:
+    if kind in ("float", "boolean"):
+        message = f'the classes of a multiclass task are text or integers, and "{column}" is declared as {kind}'
+        yield Problem(message, ("labels", "column"))
+        return
+    wanted = str if kind == "string" else int
+    for i, value in enumerate(model.task.classes or ()):
+        if not isinstance(value, wanted):
+            message = f'the class {value!r} would never match: the label "{column}" is declared as {kind}'
+            yield Problem(message, ("task", "classes", i))
 
 
 def _start_rules(model: ModelSpec, entity: FeedSpec) -> Iterator[Problem]:

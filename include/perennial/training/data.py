@@ -15,6 +15,7 @@ from perennial.lake.homes import feature_table, feed_table
 from perennial.lake.table import PARTITION, PartitionedTable, Snapshot
 from perennial.specs import FeedSpec, ModelSpec
 from perennial.specs.partitions import block_of
+from perennial.training.classes import classes_among, codes, declared
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,13 +30,15 @@ class Rows:
     """Feature rows with their labels, in (partition, key) order.
 
     :param X: features; numbers are float64, everything else is str.
-    :param y: labels; NaN where there is none. Binary: 1.0 for the positive class.
+    :param y: labels; NaN where there is none. Binary: 1.0 for the positive class; multiclass: the class's number.
     :param blocks: the block of each row: its partition, or, for an hourly feed, its day.
+    :param classes: names of the classes of a multiclass task, in the order of their numbers.
     """
 
     X: pd.DataFrame
     y: NDArray[np.float64]
     blocks: NDArray[np.str_]
+    classes: tuple[str, ...] = ()
 
     @property
     def labelled(self) -> Rows:
@@ -44,7 +47,7 @@ class Rows:
 
     def take(self, mask: NDArray[np.bool_]) -> Rows:
         """The rows where ``mask`` is true."""
-        return Rows(self.X[mask].reset_index(drop=True), self.y[mask], self.blocks[mask])
+        return Rows(self.X[mask].reset_index(drop=True), self.y[mask], self.blocks[mask], self.classes)
 
     def coverage(self) -> dict[str, float]:
         """Share of labelled rows per block."""
@@ -68,10 +71,15 @@ def snapshot_rows(
 
 
 def load_rows(
-    spec: ModelSpec, feeds: Mapping[str, FeedSpec], definition: Definition, snapshots: Mapping[str, Snapshot]
+    spec: ModelSpec,
+    feeds: Mapping[str, FeedSpec],
+    definition: Definition,
+    snapshots: Mapping[str, Snapshot],
+    classes: Sequence[str] = (),
 ) -> Rows:
     """Read what the snapshots name, and join labels to features by the entity's key.
 
+    :param classes: of a multiclass task; default: those that the spec declares, else those among the labels.
     :raises DataError: when the snapshots no longer hold, or a label occurs twice.
     """
     features = PartitionedTable(snapshots["features"].uri, definition.key, labels=("inputs",))
@@ -87,10 +95,14 @@ def load_rows(
     label = "__label__"
     right = right.rename_columns([*key, label])
     joined = left.join(right, keys=key, join_type="left outer").sort_by(order)
+    known = tuple(classes)
+    if spec.task.type == "multiclass" and not known:
+        known = declared(spec) or classes_among(joined.column(label).unique().to_pylist())
     return Rows(
         to_matrix(joined, feature_columns(left.column_names, definition)),
-        label_values(spec, joined.column(label)),
+        label_values(spec, joined.column(label), known),
         blocks_of(feeds[spec.entity], joined),
+        known,
     )
 
 
@@ -103,8 +115,20 @@ def blocks_of(entity: FeedSpec, rows: pa.Table) -> NDArray[np.str_]:
     return np.array([block_of(entity, k) for k in found], dtype=str)[at]
 
 
-def label_values(spec: ModelSpec, column: pa.ChunkedArray) -> NDArray[np.float64]:
-    """Labels as floats: NaN for none; binary: 1.0 where the value is the positive one."""
+def observed(spec: ModelSpec, blocks: NDArray[np.str_], left_out: int) -> tuple[NDArray[np.str_] | None, int]:
+    """What counts as independent observations, and how many of them are left out.
+
+    With rows as blocks that is ``None``, and a partition that is left out counts as many rows as the others have.
+    """
+    if not spec.rows_are_blocks:
+        return blocks, left_out
+    return None, round(left_out * len(blocks) / max(1, len(np.unique(blocks))))
+
+
+def label_values(spec: ModelSpec, column: pa.ChunkedArray, classes: Sequence[str] = ()) -> NDArray[np.float64]:
+    """Labels as floats: NaN for none; binary: 1.0 for the positive value; multiclass: the class's number."""
+    if spec.task.type == "multiclass":
+        return codes(column, classes)
     if spec.task.type == "regression":
         return np.asarray(column.cast(pa.float64()).to_numpy(zero_copy_only=False), dtype=np.float64)
     values = column.to_pylist()

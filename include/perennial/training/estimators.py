@@ -90,7 +90,7 @@ def make(spec: ModelSpec, folder: Path, X: pd.DataFrame, seed: int, params: Mapp
     model = _settled(estimator, seed, None if own else spec.compute.cpus)
     if not own:
         model = _around(model, X)
-    if spec.task.type == "binary" and not hasattr(model, "predict_proba"):
+    if spec.task.type != "regression" and not hasattr(model, "predict_proba"):
         raise SpecError(
             f"{spec.name}: {spec.estimator.type} gives no probabilities; wrap it in CalibratedClassifierCV, in a "
             "pipeline.py:build"
@@ -133,7 +133,7 @@ def fit(spec: ModelSpec, model: Any, X: pd.DataFrame, y: NDArray[np.float64]) ->
     :raises SpecError: when scikit-learn refuses a parameter. :raises DataError: when it refuses the rows.
     """
     try:
-        return model.fit(X, y.astype(np.int64) if spec.task.type == "binary" else y)
+        return model.fit(X, y if spec.task.type == "regression" else y.astype(np.int64))
     except ValueError as e:
         if type(e).__name__ != "InvalidParameterError":  # scikit-learn keeps the class to itself
             first = (str(e).splitlines() or [""])[0]
@@ -175,8 +175,14 @@ def _around(estimator: Any, X: pd.DataFrame) -> Any:
 
 
 def score(model: Any, X: pd.DataFrame, task: str) -> NDArray[np.float64]:
-    """What the model says: the probability of the positive class, or the predicted value."""
+    """What the model says: the probability of the positive class, or the predicted value.
+
+    Multiclass: a row's probabilities of all classes, in the order of their numbers.
+    """
     if task == "regression":
         return np.asarray(model.predict(X), dtype=np.float64)
     classes = list(model.classes_)
+    if task == "multiclass":
+        order = [classes.index(k) for k in range(len(classes))]
+        return np.asarray(model.predict_proba(X)[:, order], dtype=np.float64)
     return np.asarray(model.predict_proba(X)[:, classes.index(1)], dtype=np.float64)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -28,7 +28,8 @@ from perennial.storage import to_json
 from perennial.training import estimators
 from perennial.training.audit import audit, audit_sections
 from perennial.training.bundle import Bundle
-from perennial.training.data import Rows, load_rows, snapshot_rows
+from perennial.training.classes import aligned, problem_of_holdout, scores_of
+from perennial.training.data import Rows, load_rows, observed, snapshot_rows
 from perennial.training.fit import Candidate
 from perennial.training.plan import TrainingPlan
 
@@ -88,11 +89,11 @@ def evaluate(
     """
     spec = plan.spec
     own = Bundle.open(spec.name, candidate, actor=actor, fence=fence)
-    rows = load_rows(spec, plan.feeds, plan.definition, holdout)
+    rows = load_rows(spec, plan.feeds, plan.definition, holdout, own.facts.get("classes", ()))
     frame = own.frame("holdout")
     if len(frame) != len(rows.y) or not np.array_equal(frame["partition"].to_numpy().astype(str), rows.blocks):
         raise DataError(f"{spec.name}: the holdout of run {candidate.run_id} is not the one that was scored")
-    scores = frame["score"].to_numpy()
+    scores = scores_of(frame)
     champion = versions.by_alias(spec.name, versions.CHAMPION)
     covered = {k for k, share in rows.coverage().items() if share >= spec.labels.min_coverage}
     keep = np.isin(rows.blocks, sorted(covered)) & ~np.isnan(rows.y)
@@ -101,22 +102,23 @@ def evaluate(
     metric = get_metric(spec.metric.name, spec.task.type)
     within = spec.metric.within
     threshold = own.facts["threshold"]
+    blocks, left_out = observed(spec, rows.blocks[keep], len(wanted) - len(covered))
     floor_and_baseline = [
         floor_gate(
-            rows.y[keep], scores[keep], rows.blocks[keep], spec=spec.gates.floor, task_type=spec.task.type,
-            threshold=threshold, within=within, left_out=len(wanted) - len(covered),
+            rows.y[keep], scores[keep], blocks, spec=spec.gates.floor, task_type=spec.task.type,
+            threshold=threshold, within=within, left_out=left_out,
         ),
         baseline_gate(
             rows.y[keep],
             scores[keep],
             Baseline.from_dict(own.document("baseline")).predict(rows.X[keep]),
-            rows.blocks[keep],
+            blocks,
             spec=spec.gates.baseline,
             metric=metric,
             within=within,
             min_gain=spec.min_gain("baseline"),
             threshold=threshold,
-            left_out=len(wanted) - len(covered),
+            left_out=left_out,
             first_version=champion is None,
         ),
     ]  # fmt: skip
@@ -124,12 +126,12 @@ def evaluate(
     compared = [spec.gates.champion.mode, *(s.mode for s in spec.gates.slices)]
     if champion is not None and any(mode != "disabled" for mode in compared):
         other = _contender(plan, rows, keep, covered, keys, champion, fence, actor)
-        rival = Rival(other.scores, other.mask, other.threshold)
+        rival = None if other.scores is None else Rival(other.scores, other.mask, other.threshold)
         if spec.gates.champion.mode != "disabled":
             judged = _against(plan, rows, scores, keys, champion, other, threshold, ledger, candidate, fence, actor)
-    known = own.facts.get("classes", ())
-    audited = audit(plan, holdout, rows, scores, keep, threshold, len(wanted) - len(covered), rival, known)
-    results = [*floor_and_baseline, judged, *audited.results]
+    audited = audit(plan, holdout, rows, scores, keep, threshold, len(wanted) - len(covered), rival, rows.classes)
+    problem = problem_of_holdout(rows.y[keep], rows.classes)
+    results = [r if problem is None else _held(r, problem) for r in (*floor_and_baseline, judged, *audited.results)]
     decision = decide(results)
     return Evaluation(
         decision.verdict,
@@ -142,18 +144,27 @@ def evaluate(
     )
 
 
+def _held(result: GateResult, problem: str) -> GateResult:
+    """What cannot be judged holds, and the sentence names the class, which a gate does not know."""
+    if result.verdict == "not_applicable":
+        return result
+    return replace(result, verdict="hold", reason=problem)
+
+
 @dataclass(frozen=True)
 class _Contender:
     """The champion on the holdout.
 
+    :param scores: None when it knows a class that the candidate does not, so that they cannot be compared.
     :param mask: rows that it may be compared on: labelled ones of blocks that it did not train on.
     :param left_out: blocks that it did not train on, and that are not among these rows.
     """
 
-    scores: NDArray[np.float64]
+    scores: NDArray[np.float64] | None
     mask: NDArray[np.bool_]
     left_out: int
     threshold: float | None
+    classes: tuple[str, ...]
 
 
 def _contender(
@@ -173,7 +184,9 @@ def _contender(
     judged = unseen & covered
     mask = keep & np.isin(rows.blocks, sorted(judged))
     theirs = champion_scores(other, plan, sorted(set(plan.holdout_keys)), rows, fence)
-    return _Contender(theirs, mask, len(unseen) - len(judged), other.facts["threshold"])
+    return _Contender(
+        theirs, mask, len(unseen) - len(judged), other.facts["threshold"], tuple(other.facts.get("classes", ()))
+    )
 
 
 def _against(
@@ -192,39 +205,53 @@ def _against(
     """The champion gate. What it needs is read first: an outage is worth a retry, and is no verdict."""
     spec, mask = plan.spec, other.mask
     order = claim_holdout(ledger, plan, champion.version, keys[0], keys[-1], candidate.run_id, actor, fence)
+    if other.scores is None:
+        known, ours = ", ".join(other.classes), ", ".join(rows.classes)
+        reason = f"version {champion.version} knows the classes {known}, this candidate only {ours}"
+        return GateResult("champion", "hold", reason, mode=spec.gates.champion.mode)
+    blocks, left_out = observed(spec, rows.blocks[mask], other.left_out)
     return champion_gate(
         rows.y[mask],
         scores[mask],
         other.scores[mask],
-        rows.blocks[mask],
+        blocks,
         spec=spec.gates.champion,
         metric=get_metric(spec.metric.name, spec.task.type),
         within=spec.metric.within,
         min_gain=spec.min_gain("champion"),
         judged_before=order,
-        left_out=other.left_out,
+        left_out=left_out,
         threshold_new=threshold,
         threshold_old=other.threshold,
+        classes=rows.classes,
     )
 
 
 def champion_scores(
     other: Bundle, plan: TrainingPlan, keys: Sequence[str], rows: Rows, fence: Fence
-) -> NDArray[np.float64]:
-    """The champion's scores of the holdout's rows, from its own feature definition."""
+) -> NDArray[np.float64] | None:
+    """The champion's scores of the holdout's rows, from its own feature definition.
+
+    None when it knows a class that the candidate does not: a holdout cannot compare the two then.
+    """
     if other.definition.digest == plan.definition.digest:
         X = rows.X[other.facts["columns"]]
     else:
         other.builder(plan.feeds).ensure(keys, fence=fence)
         again = load_rows(
-            plan.spec, plan.feeds, other.definition, snapshot_rows(plan.spec, plan.feeds, other.definition, keys)
+            plan.spec,
+            plan.feeds,
+            other.definition,
+            snapshot_rows(plan.spec, plan.feeds, other.definition, keys),
+            rows.classes,
         )
         if not np.array_equal(again.blocks, rows.blocks):
             raise DataError(
                 f"{plan.spec.name}: the champion's features cover other rows of the holdout than the candidate's"
             )
         X = again.X[other.facts["columns"]]
-    return estimators.score(other.model, X, plan.spec.task.type)
+    scores = estimators.score(other.model, X, plan.spec.task.type)
+    return aligned(scores, other.facts["classes"], rows.classes) if rows.classes else scores
 
 
 def claim_holdout(

@@ -21,6 +21,7 @@ from perennial.runs import Actor, RunState
 from perennial.storage import to_json
 from perennial.training import estimators, golden, onnx
 from perennial.training.bundle import write_bundle
+from perennial.training.classes import problem_of_holdout, score_columns
 from perennial.training.data import Rows
 from perennial.training.learn import Progress, learn
 from perennial.training.plan import TrainingPlan, pipeline_digest
@@ -85,8 +86,9 @@ def _fit(
     metric = get_metric(spec.metric.name, task)
     known = ~np.isnan(judged.y)
     value = float("nan")
-    if known.any():
-        of = (judged.y[known], scores[known], judged.blocks[known])
+    if known.any() and not problem_of_holdout(judged.y[known], rows.classes):
+        blocks = None if spec.rows_are_blocks else judged.blocks[known]
+        of = (judged.y[known], scores[known], blocks)
         value = estimate(metric, *of, within=spec.metric.within, threshold=threshold).value
     baseline = fit_baseline(rows.X, rows.y, spec.gates.baseline.by, task, metric)
     progress("calibrating drift on blocks inside the training window")
@@ -115,6 +117,7 @@ def _fit(
         "mlflow_run": run_id,
         "search": params,
         "metric": {"name": metric.name, "value": None if np.isnan(value) else value},
+        **({"classes": list(rows.classes)} if task == "multiclass" else {}),
     }
     with RunState(actor).scratch("bundle") as temporary:
         target = temporary / "bundle"
@@ -199,4 +202,4 @@ def _inputs(plan: TrainingPlan, *groups: Mapping[str, Snapshot]) -> str:
 def _holdout_frame(rows: Rows, scores: Any) -> Any:
     import pandas as pd
 
-    return pd.DataFrame({"partition": rows.blocks, "label": rows.y, "score": scores})
+    return pd.DataFrame({"partition": rows.blocks, "label": rows.y, **score_columns(scores)})

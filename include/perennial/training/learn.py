@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from perennial.errors import DataError
 from perennial.lake.table import Snapshot
 from perennial.training import estimators
+from perennial.training.classes import check_training
 from perennial.training.data import Rows, load_rows
 from perennial.training.plan import TrainingPlan
 from perennial.training.search import search
@@ -52,7 +53,7 @@ def learn(
     spec, folder = plan.spec, Path(plan.folder)
     everything = load_rows(spec, plan.feeds, plan.definition, train)
     rows = everything.labelled
-    judged = load_rows(spec, plan.feeds, plan.definition, holdout)
+    judged = load_rows(spec, plan.feeds, plan.definition, holdout, everything.classes)
     _check_rows(plan, rows)
     params: dict[str, Any] = {}
     if spec.search.trials > 0:
@@ -84,6 +85,8 @@ def _check_rows(plan: TrainingPlan, rows: Rows) -> None:
     name, task = plan.spec.name, plan.spec.task.type
     if len(rows.y) == 0:
         raise DataError(f"{name}: none of the {len(plan.train_keys)} training partitions has a labelled row")
+    if task == "multiclass":
+        check_training(plan.spec, rows.y, rows.classes)
     if task == "binary" and len(np.unique(rows.y)) < 2:
         only = "positive" if rows.y[0] == 1 else "negative"
         raise DataError(f"{name}: every one of the {len(rows.y):,} training rows is {only}; there is nothing to learn")

@@ -26,6 +26,7 @@ from perennial.registry import tracking, versions
 from perennial.settings import settings
 from perennial.storage import join, to_json
 from perennial.training.bundle import Bundle
+from perennial.training.classes import scores_of
 from perennial.training.fit import STATE_TAG
 from perennial.training.plan import TrainingPlan
 from perennial.training.refit import SAID
@@ -154,7 +155,7 @@ def reproduce(model: str, version: str, progress: Callable[[str], None] = lambda
         (work / "task.json").write_text(json.dumps(task), encoding="utf-8")
         result = _in_a_clean_process(work, plan, progress)
         scores = np.load(work / "scores.npy")
-    rows, count, most = _compared(bundle.frame("holdout")["score"].to_numpy(), scores)
+    rows, count, most = _compared(scores_of(bundle.frame("holdout")), scores)
     recorded, now = _state(bundle), result["state"]
     return Reproduction(
         model=model,
@@ -238,11 +239,12 @@ def _in_a_clean_process(work: Path, plan: TrainingPlan, progress: Callable[[str]
 
 def _compared(recorded: NDArray[np.float64], now: NDArray[np.float64]) -> tuple[int, int, float | None]:
     """Rows, how many differ, and the largest difference."""
-    if len(recorded) != len(now):
+    if recorded.shape != now.shape:
         return len(recorded), max(len(recorded), len(now)), None
     same = (recorded == now) | (np.isnan(recorded) & np.isnan(now))
     most = float(np.abs(recorded - now)[~same].max()) if not same.all() else 0.0
-    return len(recorded), int((~same).sum()), most if np.isfinite(most) else None
+    rows = same if same.ndim == 1 else same.all(axis=1)
+    return len(recorded), int((~rows).sum()), most if np.isfinite(most) else None
 
 
 def _inputs(bundle: Bundle, plan: TrainingPlan, result: Mapping[str, Any]) -> Iterator[Input]:

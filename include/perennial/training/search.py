@@ -15,6 +15,7 @@ from perennial.errors import DataError
 from perennial.gates.metrics import get_metric
 from perennial.specs import ModelSpec
 from perennial.training import estimators
+from perennial.training.classes import problem_of_holdout
 from perennial.training.data import Rows
 
 #: Inner splits: train on the first 50, 65, 80 % of the blocks, score on the next 15 %.
@@ -48,6 +49,8 @@ def search(
         params = {name: _suggest(trial, name, how) for name, how in sorted(spec.search.space.items())}
         values = []
         for train, test in splits:
+            if any(problem_of_holdout(part.y, rows.classes) for part in (train, test)):
+                return float("nan")  # such a trial counts as failed
             model = estimators.fit(spec, estimators.make(spec, folder, train.X, seed, params), train.X, train.y)
             threshold = float(train.y.mean()) if spec.task.type == "binary" else None
             values.append(metric(test.y, estimators.score(model, test.X, spec.task.type), threshold))

@@ -19,8 +19,8 @@ pytestmark = pytest.mark.fast
 
 PROJECT = Path(__file__).parents[3]
 HEAVY = ("pandas", "sklearn", "mlflow", "great_expectations", "evidently", "duckdb", "deltalake", "optuna", "pyarrow")
-FEEDS = ("arrivals", "flights", "weather")
-MODELS = ("flight_delay", "flight_duration")
+FEEDS = ("arrivals", "census_employment", "census_persons", "flights", "weather")
+MODELS = ("employment", "flight_delay", "flight_duration")
 DAGS = sorted(
     [f"{feed}.ingest" for feed in FEEDS]
     + [f"{model}.{p}" for model in MODELS for p in ("train", "score", "monitor", "retrain", "operate")]
@@ -95,12 +95,11 @@ def test_every_dag_parses_twice_the_same_and_imports_nothing_heavy() -> None:
 
 @pytest.mark.parametrize("every", ["hour", "week", "month", "year"])
 def test_dags_of_every_grain(tmp_path: Path, every: str) -> None:
-    """A yearly feed has its ingestion; models over years are an error of their own."""
     found = parse(GrainWorld(tmp_path, every).root)
     ingestions = {f"{name}.ingest" for name in ("outcomes", "sales", "visits")}
     models = {f"returns.{p}" for p in ("train", "score", "monitor", "retrain", "operate")}
-    assert set(found["dags"]) == {"perennial.maintain"} | ingestions | (set() if every == "year" else models)
-    assert list(found["errors"]) == (["spec_errors.py"] if every == "year" else [])
+    assert set(found["dags"]) == {"perennial.maintain"} | ingestions | models
+    assert found["errors"] == {}
     assert every in json.dumps(found["dags"]["visits.ingest"]["dag"]["timetable"])
 
 

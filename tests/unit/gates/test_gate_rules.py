@@ -315,8 +315,8 @@ class TestBaseline:
             fit_baseline({"x": np.zeros(3)}, [0, 1, 0], ["hour"], "binary")
         with pytest.raises(DataError, match="1 of 3 are not"):
             fit_baseline({"x": np.zeros(3)}, [0, 1, np.nan], [], "binary")
-        with pytest.raises(DataError, match="disabled"):
-            fit_baseline({"x": np.zeros(3)}, [0, 1, 2], [], "multiclass")
+        with pytest.raises(DataError, match="1 of 3 are not"):
+            fit_baseline({"x": np.zeros(3)}, [0, np.nan, 2], [], "multiclass")
 
 
 def test_a_floor_holds_when_too_many_days_are_left_out() -> None:

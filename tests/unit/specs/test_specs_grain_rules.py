@@ -1,4 +1,4 @@
-"""Models over hourly, weekly and monthly feeds: defaults that make sense, and what cannot work is refused."""
+"""Models over hourly, weekly, monthly and yearly feeds: defaults that make sense, and what cannot work is refused."""
 
 from __future__ import annotations
 
@@ -39,6 +39,7 @@ def said(tmp_path: Path) -> Callable[..., str]:
         ("day", 28, 7, 14, 7, 14, 1),
         ("week", 84, 7, 98, 7, 14, 1),
         ("month", 360, 30, 420, 30, 14, 1),
+        ("year", 365, 365, 365, 365, 1, 1),
     ],
 )
 def test_defaults_follow_from_the_grain(
@@ -53,6 +54,34 @@ def test_defaults_follow_from_the_grain(
     feed = GrainWorld(tmp_path, every).load().feed("outcomes")
     assert spec.holdout_blocks(100, feed.every) == holdout
     assert spec.gap_partitions(feed) == gap, "labels are a day late"
+
+
+def test_a_year_is_judged_by_its_rows_and_one_window_speaks(tmp_path: Path) -> None:
+    spec = model(tmp_path, "year")
+    assert spec.rows_are_blocks and not model(tmp_path / "m", "month").rows_are_blocks
+    m = spec.monitoring
+    assert (m.rule.k, m.rule.n, m.drift.false_asks_per_year) == (1, 1, 0.1)
+    assert ModelSpec.stored(spec.model_dump(mode="json")).rows_are_blocks
+    said = model(tmp_path / "s", "year", "monitoring: {rule: {k: 2, n: 3}}\ngates: {champion: {confidence: 0.95}}\n")
+    assert (said.monitoring.rule.k, said.gates.champion.confidence, said.rows_are_blocks) == (2, 0.95, True)
+
+
+def test_there_is_no_metric_within_a_row(tmp_path: Path) -> None:
+    world = GrainWorld(tmp_path, "year")
+    path = world.root / "models/returns/model.yaml"
+    path.write_text(path.read_text().replace("metric: roc_auc", "metric: {name: roc_auc, within: block}"))
+    (error,) = load_specs([world.root]).errors
+    assert "with rows as blocks there is no metric within a block: write within: pooled" in error.message
+
+
+def test_a_search_over_few_years_is_refused(said: Callable[..., str], tmp_path: Path) -> None:
+    more = "search: {trials: 3, space: {C: {float: [0.1, 1.0]}}}\n"
+    assert said("year", more) == "", "nobody knows how many years there will be"
+    world = GrainWorld(tmp_path / "w", "year", more=more)
+    path = world.root / "feeds/visits/feed.yaml"
+    path.write_text(path.read_text() + "end: 2020-12-31\n")
+    message = "\n".join(e.message for e in load_specs([world.root]).errors)
+    assert 'and "visits" has 7 years: write trials: 0' in message
 
 
 def test_what_is_said_stands_and_reading_it_again_changes_nothing(tmp_path: Path) -> None:
@@ -99,17 +128,24 @@ def test_a_long_regression_is_judged_over_56_blocks(tmp_path: Path) -> None:
         ("month", "monitoring: {drift: {window: P7D}}", "monitoring.drift.window is shorter than one partition: "
          "write at least P1M"),
         ("month", "monitoring: {performance: {window: P3M}}", "a performance window of 3 months has 3 blocks"),
-        ("year", "", '"visits" has yearly partitions, and models over them are not available yet '
-         "(allowed today: hour, day, week, month)"),
+        ("year", "gates: {champion: {block: partition}}", "a holdout of 1 year has 1 blocks, and the baseline and "
+         "champion gates cannot decide over fewer than 10: write at least P10Y, or gates: {champion: {block: row}}"),
+        ("year", "training: {holdout: P6M}", "training.holdout is shorter than one partition: write at least P1Y"),
+        ("year", "training: {window: P18M}", "training.window counts whole partitions of a year: write P1Y or P2Y"),
+        ("year", "retraining: {cooldown: P6M}", "write at least P1Y"),
+        ("year", "monitoring: {drift: {window: P3M}}", "monitoring.drift.window is shorter than one partition: "
+         "write at least P1Y"),
+        ("month", "gates: {champion: {block: row}}", "rows of one month are alike, and counting each as independent "
+         "evidence would let everything pass: write block: partition (row is for yearly feeds)"),
     ],
 )  # fmt: skip
 def test_what_cannot_work_is_refused(said: Callable[..., str], every: str, more: str, expected: str) -> None:
     assert expected in said(every, more + "\n" if more else "")
 
 
-@pytest.mark.parametrize("every", ["hour", "day", "week", "month"])
+@pytest.mark.parametrize("every", ["hour", "day", "week", "month", "year"])
 def test_a_window_without_blocks_enough_is_fine_when_it_is_switched_off(said: Callable[..., str], every: str) -> None:
-    unit = {"hour": "P3D", "day": "P3D", "week": "P3W", "month": "P3M"}[every]
+    unit = {"hour": "P3D", "day": "P3D", "week": "P3W", "month": "P3M", "year": "P3Y"}[every]
     off = "{mode: disabled}"
     more = (
         f"monitoring: {{performance: {{mode: disabled, window: {unit}}}}}\ntraining: {{holdout: {unit}}}\n"

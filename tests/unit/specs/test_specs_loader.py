@@ -64,7 +64,7 @@ def test_all_errors_of_a_file_are_listed_in_order(specs: Folder) -> None:
     path = specs.model(task="binray", scoring="{threshold: 2}", seed="1", entity="Flights")
     lines = [line for line in error(path).splitlines() if line.startswith(str(path))]
     assert [line.split(":")[1] for line in lines] == ["4", "6", "12"]
-    assert 'did you mean "binary"? (allowed: binary, regression)' in lines[0]
+    assert 'did you mean "binary"? (allowed: binary, multiclass, regression)' in lines[0]
 
 
 @pytest.mark.parametrize(
