@@ -23,6 +23,7 @@ NAMES = (
     "lake_reads",
     "ledger",
     "signing",
+    "card",
     "warm",
     "demo",
     "backfill",

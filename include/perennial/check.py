@@ -245,11 +245,25 @@ def check_model(model: ModelSpec, specs: SpecSet) -> CheckResult:
         except PerennialError as e:
             messages.append(str(e))
     messages += _blanks(folder / "README.md")
+    notes += _silences(model, folder)
     problems += _estimator_problems(model, folder)
     problems += _metric_problems(model)
     if problems:
         messages.append(str(document.error(problems)))
     return _result(loaded.path, messages, notes)
+
+
+def _silences(model: ModelSpec, folder: Path) -> Iterator[str]:
+    """What the model leaves unsaid, and somebody will ask."""
+    from perennial.training.readme import read_readme
+
+    if read_readme(folder) is None:
+        yield "there is no README.md beside it: the card of each version will say that nobody said what it is for"
+    if model.gates.fairness.stance == "undeclared" and "bias_tested" not in {w.item for w in model.waive}:
+        yield (
+            "it says nothing about fairness, so its checklist cannot be met and no version is promoted: name protected "
+            "columns (gates: {fairness: {by: [...]}}), or say why there are none ({fairness: {not_applicable: ...}})"
+        )
 
 
 def _note_untimed(feed: FeedSpec, model: ModelSpec, notes: list[str]) -> None:

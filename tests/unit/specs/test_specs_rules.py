@@ -27,7 +27,6 @@ Message = Callable[..., str]
         ({"gates": "{champion: {block: carrier}}"}, "gates.champion.block: carrier is not available yet"),
         ({"stage": "{memory: 1gb}"}, "'1gb' is not a size: write 512m or 2g"),
         ({"stage": "{latency_per_1000: 1}"}, "1 is not a duration"),
-        ({"waive": "[]"}, "waive is not available yet"),
         ({"approval": "{required: true}"}, "approval is not available yet"),
         ({"notify": "{}"}, "notify is not available yet"),
         ({"retirement": "{after_unused: P180D}"}, "retirement is not available yet"),
@@ -307,3 +306,15 @@ def test_slices_and_protected_columns_are_read(specs: Folder) -> None:
     }  # fmt: skip
     for text, stance in stances.items():
         assert load_model(specs.model(gates=text)).gates.fairness.stance == stance
+
+
+@pytest.mark.parametrize(
+    ("waive", "expected"),
+    [
+        ("[{item: code_commited, reason: r}]", 'did you mean "code_committed"?'),
+        ("[{item: stage_checked}]", '"reason" is missing'),
+        ("[{item: stage_checked, reason: a}, {item: stage_checked, reason: b}]", '"stage_checked" is waived twice'),
+    ],
+)
+def test_a_waiver_names_an_item_of_the_checklist_once_and_says_why(message: Message, waive: str, expected: str) -> None:
+    assert expected in message(waive=waive)

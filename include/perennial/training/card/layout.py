@@ -91,7 +91,7 @@ def _tiles(f: CardFacts) -> Iterator[Tile]:
     yield Tile("gates", f.evaluation.verdict, f"{len(f.evaluation.results)} gates", f.evaluation.verdict)
     met = sum(i.state in ("met", "not_applicable") for i in f.checklist.items)
     state = f.checklist.verdict
-    yield Tile("checklist", state.replace("_", " "), f"{met} of {len(f.checklist.items)} items met", state)
+    yield Tile("checklist", state.replace("_", " "), f"{met} of {len(f.checklist.items)} met or not applicable", state)
 
 
 def _details(f: CardFacts) -> Iterator[Part]:

@@ -22,7 +22,7 @@ dl{display:grid;grid-template-columns:minmax(150px,230px) 1fr;gap:0;margin:0 0 1
 dt{color:var(--soft);padding:5px 12px 5px 0;border-bottom:1px solid var(--line)}
 dd{margin:0;padding:5px 0;border-bottom:1px solid var(--line);overflow-wrap:anywhere}
 .wrap{margin:0 0 14px}.wrap table{min-width:min(100%,520px)}td{max-width:56ch;overflow-wrap:break-word}
-td.long{overflow-wrap:anywhere;min-width:13ch;font-size:12.5px}
+td.long{overflow-wrap:anywhere;min-width:24ch;font-size:12.5px}td.text{min-width:28ch}
 caption{text-align:left;color:var(--soft);font-size:13px;padding:0 0 4px}
 .met,.signed,.promote{color:var(--good);font-weight:600}.not_met,.refused{color:var(--bad);font-weight:600}
 .waived{color:var(--wait);font-weight:600}.not_applicable{color:var(--soft)}
@@ -42,8 +42,8 @@ svg .p{fill:var(--accent)}svg .b{fill:var(--accent);opacity:.75}svg .z{stroke:va
 @media print{@page{size:A4;margin:14mm}:root{color-scheme:light;--fg:#000;--soft:#444;--line:#ccc;--bg:#fff;--card:#fff;
 --accent:#2b6cb0;--tint:#fff;--good:#1a7f4b;--bad:#b3261e;--wait:#8a6100}
 main{max-width:none}.toc,.links{display:none}h2{break-after:avoid;margin-top:18px}.tile,figure,tr,dt,dd,p,li{break-inside:avoid}
-.wrap{overflow:visible}table{width:100%;font-size:10px}th,td{padding:3px 5px;overflow-wrap:anywhere;max-width:none}
-td.long{font-size:8.5px;min-width:0}thead{display:table-header-group}dl{font-size:11px}svg{max-height:110mm}
+.wrap{overflow:visible}table{width:100%;font-size:10px}th,td{padding:3px 5px;overflow-wrap:break-word;max-width:none}
+td.long{font-size:8.5px;min-width:0;overflow-wrap:anywhere}td.text{min-width:0}thead{display:table-header-group}dl{font-size:11px}svg{max-height:110mm}
 .tiles{grid-template-columns:repeat(4,1fr)}.tile b{font-size:15px}a{color:inherit;text-decoration:none}}
 """
 
@@ -110,8 +110,9 @@ def _cell(value: object, state: bool, numeric: bool) -> str:
         return f'<td class="{_word(str(value))}">{escape(text.replace("_", " "))}</td>'
     if numeric:
         return f'<td class="n">{escape(text)}</td>'
-    long = any(len(part) > 30 for part in text.split())  # a digest or a URI, which must be broken somewhere
-    return f"<td{' class=long' * long}>{escape(text)}</td>"
+    if any(len(part) > 30 for part in text.split()):  # a digest or a URI, which must be broken somewhere
+        return f'<td class="long">{escape(text)}</td>'
+    return f"<td{' class=text' * (len(text) > 40)}>{escape(text)}</td>"
 
 
 def _is_number(value: object) -> bool:
