@@ -247,9 +247,8 @@ def look(
     compared = gates.get("champion")
     until = _trained_until(name, str(rival)) if rival else None
     first_key, last_key = plan.holdout_keys[0], plan.holdout_keys[-1]
-    by_row = plan.spec.gates.champion.block == "row"
     unseen = {block_of(plan.entity, k) for k in plan.holdout_keys if until and period(plan.entity, k)[0] >= until}
-    blocks = compared.figures.get("n_blocks") if compared is not None and not by_row else None
+    blocks = compared.figures.get("n_blocks") if compared is not None and not plan.spec.rows_are_blocks else None
     data, rows = _read_again(bundle, plan)
     fallback, first, lost = _fallback(name, version, ledger, actor, fence)
     facts = bundle.facts

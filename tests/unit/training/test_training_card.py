@@ -58,9 +58,27 @@ def test_a_metric_without_a_value_says_why_instead_of_a_figure() -> None:
 
 def test_rows_as_blocks_do_not_take_a_recomputation_each() -> None:
     y, p, _ = rows(3000)
-    found = measures(SPEC, Judged(y, p, np.arange(3000), 0.3))
-    assert next(m.blocks for m in found if m.name == "precision") == 50
+    found = measures(SPEC, Judged(y, p, None, 0.3))
+    assert next(m.blocks for m in found if m.name == "average_precision") == 50
     assert found[0].blocks == 3000
+
+
+def test_measures_of_several_classes_and_of_values() -> None:
+    rng = np.random.default_rng(4)
+    scores = rng.dirichlet((2, 2, 2), 1500)
+    y = np.array([rng.choice(3, p=p) for p in scores]).astype(float)
+    blocks = np.sort(rng.integers(0, 12, 1500)).astype(str)
+    classes = ModelSpec.model_validate({**SPEC.model_dump(), "task": "multiclass", "metric": "accuracy", "gates": {}})
+    found = measures(classes, Judged(y, scores, blocks, None))
+    assert found[0].name == "accuracy"
+    assert all(m.value is not None and m.low is not None for m in found), found
+    values = ModelSpec.model_validate(
+        {**SPEC.model_dump(), "task": "regression", "metric": "mean_absolute_error", "gates": {}}
+    )
+    said = rng.normal(size=1500)
+    error = measures(values, Judged(said + rng.normal(0, 0.5, 1500), said, blocks, None))[0]
+    assert error.value == pytest.approx(0.4, abs=0.05)
+    assert not error.greater_is_better
 
 
 def test_calibration_of_true_probabilities_lies_on_the_diagonal_and_a_shift_shows() -> None:

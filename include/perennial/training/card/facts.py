@@ -17,6 +17,7 @@ from perennial.training import estimators
 from perennial.training.bundle import Bundle
 from perennial.training.card.importance import Importance, importance
 from perennial.training.card.measures import Calibration, Judged, Measure, calibration, measures
+from perennial.training.classes import scores_of
 from perennial.training.data import Rows, load_rows
 from perennial.training.evaluate import Evaluation
 from perennial.training.plan import TrainingPlan
@@ -75,9 +76,9 @@ def gather(
     plan = TrainingPlan.from_dict(bundle.document("plan"))
     spec, frame = plan.spec, bundle.frame("holdout")
     y, blocks = frame["label"].to_numpy(dtype=np.float64), frame["partition"].to_numpy().astype(str)
-    scores = _scores(frame)
+    scores = scores_of(frame)
     keep = _judged(y, blocks, spec.labels.min_coverage)
-    at: Any = np.arange(int(keep.sum())) if spec.gates.champion.block == "row" else blocks[keep]
+    at = None if spec.rows_are_blocks else blocks[keep]
     judged = Judged(y[keep], scores[keep], at, bundle.facts["threshold"])
     wanted = {*plan.holdout_keys, *plan.holdout_missing}
     found, why = _importance(bundle, plan, keep)
@@ -113,14 +114,6 @@ def gather(
     )
 
 
-def _scores(frame: Any) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """One score for each row, or (multiclass) one for each class."""
-    if "score" in frame:
-        return np.asarray(frame["score"].to_numpy(), dtype=np.float64)
-    names = sorted((c for c in frame.columns if str(c).startswith("score_")), key=lambda c: int(str(c)[6:]))
-    return np.asarray(frame[names].to_numpy(), dtype=np.float64)
-
-
 def _judged(y: Any, blocks: Any, least: float) -> np.ndarray[Any, np.dtype[np.bool_]]:
     """The rows that the gates judge: labelled ones of blocks that are labelled well enough."""
     labelled = ~np.isnan(y)
@@ -131,11 +124,9 @@ def _judged(y: Any, blocks: Any, least: float) -> np.ndarray[Any, np.dtype[np.bo
 
 def _importance(bundle: Bundle, plan: TrainingPlan, keep: Any) -> tuple[Importance | None, str | None]:
     spec = plan.spec
-    classes = bundle.facts.get("classes")
-    given: dict[str, Any] = {"classes": classes} if classes else {}
     snapshots = {k: Snapshot.from_dict(v) for k, v in bundle.document("snapshots")["holdout"].items()}
     try:
-        rows: Rows = load_rows(spec, plan.feeds, plan.definition, snapshots, **given)
+        rows: Rows = load_rows(spec, plan.feeds, plan.definition, snapshots, bundle.facts.get("classes", ()))
     except DataError as e:
         return None, str(e)
     scorer = bundle.scorer

@@ -170,8 +170,9 @@ def _evaluation_data(f: CardFacts) -> Iterator[Part]:
         ("Partitions", f"{len(plan.holdout_keys)} used, {len(plan.holdout_missing)} missing"),
         ("Rows", rows["rows"]),
         ("Labelled", rows["labelled"]),
-        ("Judged", f"{rows['judged']:,} rows in {rows['blocks']} blocks labelled to at least "
-                   f"{plan.spec.labels.min_coverage:.0%}"),
+        ("Judged", f"{rows['judged']:,} rows in {rows['blocks']} partitions labelled to at least "
+                   f"{plan.spec.labels.min_coverage:.0%}; "
+                   f"{'each row' if plan.spec.rows_are_blocks else 'each of these'} counts as one observation"),
         ("Base rate" if plan.spec.task.type == "binary" else "Mean label",
          "does not apply" if plan.spec.task.type == "multiclass" else f.rate),
         ("Judged against", f"version {f.evaluation.champion}" if f.evaluation.champion else "no champion yet"),

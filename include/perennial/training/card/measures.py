@@ -19,7 +19,7 @@ SHOWN: dict[str, tuple[str, ...]] = {
     "binary": (
         "roc_auc", "average_precision", "neg_log_loss", "neg_brier_score", "accuracy", "precision", "recall", "f1",
     ),
-    "multiclass": ("accuracy", "balanced_accuracy", "neg_log_loss", "f1_macro"),
+    "multiclass": ("accuracy", "balanced_accuracy", "neg_log_loss", "f1_macro", "roc_auc_ovr"),
     "regression": (
         "neg_mean_absolute_error", "neg_root_mean_squared_error", "neg_median_absolute_error", "r2",
     ),
@@ -33,12 +33,13 @@ BINS = 10
 class Judged:
     """The holdout's rows that were judged, as the gates see them.
 
-    :param y: labels; ``scores``: one for each row, or one for each class; ``blocks``: what counts as independent.
+    :param y: labels. ``scores``: one for each row, or one for each class.
+    :param blocks: what counts as one observation; ``None``: every row.
     """
 
     y: NDArray[np.float64]
     scores: NDArray[np.float64]
-    blocks: NDArray[Any]
+    blocks: NDArray[Any] | None
     threshold: float | None
 
 
@@ -66,11 +67,12 @@ def measures(spec: ModelSpec, judged: Judged) -> tuple[Measure, ...]:
 
 def _measure(metric: Metric, spec: ModelSpec, judged: Judged) -> Measure:
     blocks = judged.blocks
-    codes, keys = block_codes(blocks) if len(blocks) else (np.empty(0, dtype=np.int64), np.empty(0))
-    fast = metric.rowwise is not None or (metric.name, metric.task_type) == ("roc_auc", "binary")
+    n = len(judged.y)
+    codes, count = (np.arange(n), n) if blocks is None else _codes(blocks)
+    fast = metric.rowwise is not None or metric.auc is not None or metric.counted
     within = spec.metric.within
-    if not fast and within == "pooled" and len(keys) > _BLOCKS:
-        blocks = codes * _BLOCKS // len(keys)
+    if not fast and within == "pooled" and count > _BLOCKS:
+        blocks = codes * _BLOCKS // count
     try:
         e = estimate(metric, judged.y, judged.scores, blocks, within=within, threshold=judged.threshold)
     except (ValueError, IndexError) as error:  # a class is missing, scores outside 0 and 1, no rows
@@ -80,6 +82,11 @@ def _measure(metric: Metric, spec: ModelSpec, judged: Judged) -> Measure:
     value = e.value if math.isfinite(e.value) else None
     why = "" if value is not None else "it is not defined on these rows"
     return Measure(metric.name, value, low, high, e.n_blocks, metric.greater_is_better, why)
+
+
+def _codes(blocks: NDArray[Any]) -> tuple[NDArray[np.int64], int]:
+    codes, keys = block_codes(blocks) if len(blocks) else (np.empty(0, dtype=np.int64), np.empty(0))
+    return codes, len(keys)
 
 
 @dataclass(frozen=True, slots=True)

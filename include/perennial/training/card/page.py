@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from html import escape
 
@@ -22,7 +23,7 @@ dl{display:grid;grid-template-columns:minmax(150px,230px) 1fr;gap:0;margin:0 0 1
 dt{color:var(--soft);padding:5px 12px 5px 0;border-bottom:1px solid var(--line)}
 dd{margin:0;padding:5px 0;border-bottom:1px solid var(--line);overflow-wrap:anywhere}
 .wrap{margin:0 0 14px}.wrap table{min-width:min(100%,520px)}td{max-width:56ch;overflow-wrap:break-word}
-td.long{overflow-wrap:anywhere;min-width:24ch;font-size:12.5px}td.text{min-width:28ch}
+td.long{overflow-wrap:anywhere;min-width:24ch;font-size:12.5px}td.text{min-width:28ch}td.span{white-space:nowrap}
 caption{text-align:left;color:var(--soft);font-size:13px;padding:0 0 4px}
 .met,.signed,.promote{color:var(--good);font-weight:600}.not_met,.refused{color:var(--bad);font-weight:600}
 .waived{color:var(--wait);font-weight:600}.not_applicable{color:var(--soft)}
@@ -112,6 +113,8 @@ def _cell(value: object, state: bool, numeric: bool) -> str:
         return f'<td class="n">{escape(text)}</td>'
     if any(len(part) > 30 for part in text.split()):  # a digest or a URI, which must be broken somewhere
         return f'<td class="long">{escape(text)}</td>'
+    if re.fullmatch(r"[-+.,\d]+ to [-+.,\d]+", text):
+        return f'<td class="span">{escape(text)}</td>'
     return f"<td{' class=text' * (len(text) > 40)}>{escape(text)}</td>"
 
 
