@@ -15,7 +15,7 @@ def to_text(card: Card) -> str:
     """The whole card."""
     meta = yaml.safe_dump(card.meta, sort_keys=False, allow_unicode=True, width=1000)
     parts = [f"---\n{meta}---", f"# {plain(card.title)}", plain(card.lead)]
-    parts.append(_table(("", "", ""), [(t.what, t.value, t.note) for t in card.tiles]))
+    parts.append(_table(("in short", "value", "note"), [(t.what, t.value, t.note) for t in card.tiles]))
     links = [f"[{plain(name)}]({url})" for name, url in card.links if re.fullmatch(r"https?://[^\s()<>]+", url)]
     if links:
         parts.append(" · ".join(links))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from perennial.training.card.facts import CardFacts
+from perennial.training.card.parts import span
 
 _TASKS = {
     "binary": "tabular-classification",
@@ -19,7 +20,7 @@ def front_matter(f: CardFacts) -> dict[str, Any]:
     task = _TASKS[spec.task.type]
     snapshot = (f.snapshots.get("holdout") or {}).get("features") or {}
     dataset: dict[str, Any] = {
-        "name": f"{spec.entity} {f.plan.holdout_keys[0]} to {f.plan.holdout_keys[-1]}",
+        "name": f"{spec.entity} {span(f.plan.holdout_keys)}",
         "type": spec.entity,
         "split": "holdout",
     }
