@@ -120,7 +120,7 @@ class Life:
     ) -> str | None:
         """Move the champion, with a checklist on record: what it takes to meet one is another test's concern."""
         if event == "promote":
-            record_checklist(Checklist(self.spec.name, version, ()), self.ledger, self.actor(run), None)
+            record_checklist(Checklist(self.spec.name, version, ()), self.ledger, self.actor(run), as_of.isoformat())
         return versions.promote(
             self.spec.name, version, expected=expected, reason="a test says so", as_of=as_of,
             actor=self.actor(run, "rollout"), ledger=self.ledger, fence=fence, event=event,

@@ -123,7 +123,8 @@ def test_a_version_that_does_not_say_what_it_needs_stops_everything(life: Life) 
 
 
 def test_a_version_without_inputs_is_asked_for_its_bundle(life: Life) -> None:
-    life.second()  # its run has no data set inputs, its bundle has the snapshots
+    run = tracking.run_of("flight_delay", life.actor("copy"))  # it has no data set inputs, the bundle has the snapshots
+    versions.register("flight_delay", run, versions.require_champion("flight_delay").model_id, {})
     pins = find_pins()
     assert pins.of("feeds/arrivals") and len(pins.mlflow_runs) == 2
 

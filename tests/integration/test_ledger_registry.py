@@ -22,6 +22,8 @@ from perennial.ledger.schema import json_schema
 from perennial.ledger.story import version_story
 from perennial.ledger.verify import verify
 from perennial.registry import heads, moves, tracking, versions
+from perennial.registry.checklist import Checklist
+from perennial.registry.checklist import record as record_checklist
 from perennial.runs import Actor
 from perennial.scoring import predict
 
@@ -56,6 +58,7 @@ def alias(name: str, version: str | None) -> None:
 
 def promote(ledger: Ledger, version: str, expected: str | None, day: str, run: str = "", **more: Any) -> None:
     actor = Actor("m.train", run or f"train-{version}", "rollout", "ann")
+    record_checklist(Checklist(M, version, ()), ledger, actor, utc(day).isoformat())
     versions.promote(M, version, expected=expected, reason=f"{version} is better", as_of=utc(day), actor=actor,
                      ledger=ledger, **more)  # fmt: skip
 
@@ -80,11 +83,11 @@ def test_a_promotion_keeps_the_head_and_a_cut_tail_shows(three: Ledger, home: Pa
     assert heads.kept() == {M: {"MLflow's registered model": three.head(M)}}
     three.append(Entry("later", "gate", M, "pass", ""))
     look = verify(three, M, heads.kept()[M])
-    assert look.whole and look.head == Head(1, look.head.sha256)
-    for seq in (1, 0):
+    assert look.whole and look.head == Head(2, look.head.sha256)
+    for seq in (2, 1, 0):
         (home / "ledger" / M / f"{seq:010d}.json").unlink()
     (cut,) = verify(Ledger(), M, heads.kept()[M]).findings
-    assert cut.kind == "cut" and "the chain is gone, and MLflow's registered model knows of entry 0" in cut.text
+    assert cut.kind == "cut" and "the chain is gone, and MLflow's registered model knows of entry 1" in cut.text
 
 
 def test_a_feed_has_its_head_in_an_experiment(three: Ledger) -> None:
@@ -143,7 +146,7 @@ def test_what_is_as_the_ledger_says_is_not_written(three: Ledger) -> None:
     promote(three, "2", "1", "2013-04-01")
     assert versions.aliases(M) == {"champion": "2", "previous": "1"}
     assert reconcile(three) == []
-    assert len(list(three.entries(M))) == 2
+    assert len(three.find(M, event="alias")) == 2
 
 
 #: what somebody does by hand -> what must be on record: alias, from, to
@@ -247,7 +250,7 @@ def test_maintenance_reconciles_and_keeps_heads(three: Ledger) -> None:
         "m: champion is gone, and the ledger said version 1: deleted by hand in MLflow, or by a task that was killed "
         "before it could write it down",
     )
-    assert {s: max(h.seq for h in kept.values()) for s, kept in heads.kept().items()} == {M: 1, "flights": 0}
+    assert {s: max(h.seq for h in kept.values()) for s, kept in heads.kept().items()} == {M: 2, "flights": 0}
     assert tend([M], three, ME, utc("2013-05-01")).moved == ()
 
 
@@ -294,7 +297,7 @@ def test_show_says_who_was_champion_on_a_day_and_on_what_evidence(
     run = versions.get(M, "2").run_id
     for words in (
         "m at 2013-04-15: version 2 was champion", "since       2013-04-01 00:00 UTC (as of)", "before      version 1",
-        "promote (entry 5): 2 is better", "who         ann, m.train train-2", "pass (entry 4): every gate passed",
+        "promote (entry 7): 2 is better", "who         ann, m.train train-2", "pass (entry 5): every gate passed",
         "on 2013-02-01 to 2013-02-14", f"/runs/{run}", "floor: pass: AUC .7 is over the floor .62", "auc 0.7",
     ):  # fmt: skip
         assert words in said, said
@@ -316,7 +319,7 @@ def test_show_without_a_day_is_every_move(told: Ledger, capsys: pytest.CaptureFi
         "2013-04-01 00:00",
         "2013-05-01 00:00",
     ]
-    assert "version 2" in lines[2] and "pass, entry 4" in lines[2] and "found" in lines[3]
+    assert "version 2" in lines[2] and "pass, entry 5" in lines[2] and "found" in lines[3]
     value = json.loads(ask(capsys, "--json"))
     assert [m["move"]["version"] for m in value["moves"]] == ["1", "2", "3"]
     assert [bool(m["decision"]) for m in value["moves"]] == [True, True, False]
@@ -345,7 +348,7 @@ def test_a_versions_story_is_whole(told: Ledger) -> None:
     told.append(Entry("a1", "approval", M, "approved", "looks good", version="2", actor={"user": "bob"}))
     story = version_story(told, M, "2")
     assert story.decision is not None and story.mlflow_run == versions.get(M, "2").run_id
-    assert [e.event for e in story.entries] == ["gate", "decision", "alias", "alias", "approval"]
+    assert [e.event for e in story.entries] == ["gate", "decision", "checklist", "alias", "alias", "approval"]
     assert [e.id for e in story.gates] == ["t2/gate/floor/act2"]
     older = [dataclasses.replace(e, figures={k: v for k, v in e.figures.items() if k != "mlflow_run"})
              if e.event == "alias" else e for e in told.entries(M)]  # fmt: skip
