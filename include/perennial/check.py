@@ -18,9 +18,10 @@ from typing import Any
 from perennial.errors import PerennialError, SpecError, UsageError
 from perennial.settings import settings
 from perennial.specs import grain_rules, source
+from perennial.specs.feeds import FeedSpec
 from perennial.specs.grains import GRAINS
 from perennial.specs.loader import DEFAULTS, SpecSet, load_specs
-from perennial.specs.models import FeedSpec, ModelSpec
+from perennial.specs.models import ModelSpec
 from perennial.specs.source import Document, Loc, Problem, SpecFileError, suggest
 
 ROW_COUNT_RULES = ("expect_table_row_count_to_be_between", "expect_table_row_count_to_equal")

@@ -18,7 +18,7 @@ from perennial.monitoring.watch import drift_look, performance_look
 from perennial.registry import tracking, versions
 from perennial.runs import Actor, RunState
 from perennial.settings import settings
-from perennial.specs.models import FairnessGate
+from perennial.specs.gates import FairnessGate
 from perennial.specs.partitions import known_at_instant
 from perennial.training.bundle import Bundle
 from perennial.training.evaluate import evaluate, report

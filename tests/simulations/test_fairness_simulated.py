@@ -14,7 +14,7 @@ import pytest
 
 from perennial.gates import blocks, fairness, slices
 from perennial.gates.metrics import get_metric
-from perennial.specs.models import FairnessGate, SliceGate
+from perennial.specs.gates import FairnessGate, SliceGate
 
 pytestmark = pytest.mark.fast
 

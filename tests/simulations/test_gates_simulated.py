@@ -13,7 +13,7 @@ from perennial.gates.baseline import baseline_gate
 from perennial.gates.blocks import MAX_R1, autocorrelation, from_jackknife, inflation, t_quantile
 from perennial.gates.champion import champion_gate, spent_confidence
 from perennial.gates.metrics import get_metric
-from perennial.specs.models import BaselineGate, ChampionGate
+from perennial.specs.gates import BaselineGate, ChampionGate
 
 pytestmark = pytest.mark.fast
 

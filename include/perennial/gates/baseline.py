@@ -22,7 +22,7 @@ from perennial.gates.blocks import Within
 from perennial.gates.metrics import Floats, Metric
 from perennial.gates.paired import DECIDING, judge
 from perennial.gates.verdict import GateResult, disabled, guarded
-from perennial.specs.models import BaselineGate
+from perennial.specs.gates import BaselineGate
 
 GATE = "baseline"
 MIN_ROWS = 20

@@ -25,7 +25,7 @@ from perennial.gates.blocks import Within
 from perennial.gates.metrics import Metric, log_loss
 from perennial.gates.paired import DECIDING, judge, numbers
 from perennial.gates.verdict import Figure, GateResult, disabled, guarded
-from perennial.specs.models import ChampionGate
+from perennial.specs.gates import ChampionGate
 
 GATE = "champion"
 LOG_LOSS_WORSE = 0.005

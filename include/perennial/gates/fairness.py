@@ -47,8 +47,8 @@ from perennial.gates.groups import group_labels, ordered
 from perennial.gates.metrics import Floats
 from perennial.gates.paired import check_rows, numbers, percent
 from perennial.gates.verdict import Figure, GateResult, Verdict, clean, guarded
+from perennial.specs.gates import FairnessGate, FairnessMeasure
 from perennial.specs.group_rules import MISSING
-from perennial.specs.models import FairnessGate, FairnessMeasure
 
 GATE = "fairness"
 WORDS: dict[FairnessMeasure, str] = {

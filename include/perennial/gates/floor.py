@@ -15,7 +15,7 @@ from perennial.gates.blocks import MAX_LEFT_OUT, Within, estimate
 from perennial.gates.metrics import get_metric
 from perennial.gates.paired import check_rows, missing_class, numbers
 from perennial.gates.verdict import Figure, GateResult, Verdict, disabled, guarded
-from perennial.specs.models import FloorGate
+from perennial.specs.gates import FloorGate
 
 GATE = "floor"
 

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perennial.errors import DataError
+from perennial.specs.gates import Cut
 from perennial.specs.group_rules import MISSING, OTHER
-from perennial.specs.models import Cut
 
 #: More groups than this were not meant: the column is a number, or a key.
 MAX_GROUPS = 200

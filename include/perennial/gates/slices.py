@@ -34,8 +34,8 @@ from perennial.gates.groups import group_labels, ordered
 from perennial.gates.metrics import Metric, get_metric
 from perennial.gates.paired import check_rows, numbers, percent
 from perennial.gates.verdict import Figure, GateResult, Verdict, clean, disabled, guarded
+from perennial.specs.gates import SliceGate
 from perennial.specs.group_rules import MISSING
-from perennial.specs.models import SliceGate
 
 ALPHA = 0.05
 MIN_CLASS = 50

@@ -13,8 +13,9 @@ from typing import Any, TypeVar
 from pydantic import BaseModel
 
 from perennial.specs.durations import format_duration, parse_duration
+from perennial.specs.feeds import FeedSpec
 from perennial.specs.grains import GRAINS, Grain
-from perennial.specs.models import FeedSpec, ModelSpec
+from perennial.specs.models import ModelSpec
 from perennial.specs.partitions import first_day, first_key, keys_between, last_day, last_key
 from perennial.specs.source import Loc, Problem
 

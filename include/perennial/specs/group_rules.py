@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from perennial.specs.models import Cut, ModelSpec
+from perennial.specs.gates import Cut
+from perennial.specs.models import ModelSpec
 from perennial.specs.source import Loc, Problem
 
 #: What the rows without a value are called, and those that no named group has.

@@ -21,8 +21,10 @@ from pydantic import BaseModel, ValidationError
 from perennial.errors import SpecError, UsageError
 from perennial.settings import settings
 from perennial.specs import grain_rules, rules, source
-from perennial.specs.models import FeedSpec, Integer, ModelSpec, Prefix, Strict, Text, Texts
+from perennial.specs.feeds import FeedSpec
+from perennial.specs.models import ModelSpec
 from perennial.specs.source import Document, Loc, Problem, SpecFileError, suggest
+from perennial.specs.values import Integer, Prefix, Strict, Text, Texts
 
 Kind = Literal["feed", "model"]
 Spec = FeedSpec | ModelSpec

@@ -1,4 +1,4 @@
-"""What a feed and a model may say, with the defaults that are safe to ship.
+"""What a model may say, with the defaults that are safe to ship.
 
 The classes hold values only; reading YAML with file, line and column is ``specs.loader``, what cannot work is
 ``specs.rules``, and everything that needs the rest of the project (does the estimator import, does the SQL run) is
@@ -8,244 +8,44 @@ The classes hold values only; reading YAML with file, line and column is ``specs
 from __future__ import annotations
 
 import datetime as dt
-import re
-import zoneinfo
-from pathlib import PurePosixPath
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator
-from pydantic import Strict as Exactly
+from pydantic import AfterValidator, BeforeValidator, Field, field_validator
 
-from perennial.specs.durations import Duration, parse_duration
+from perennial.specs.durations import Duration
+from perennial.specs.feeds import FeedSpec
+from perennial.specs.gates import Gates
 from perennial.specs.grains import GRAINS, Every
+from perennial.specs.values import (
+    NINETY_DAYS,
+    Column,
+    Date,
+    Integer,
+    Mode,
+    Name,
+    Number,
+    Prefix,
+    Size,
+    Strict,
+    Text,
+    Texts,
+    beside,
+    listed,
+    single,
+    word_or_duration,
+)
 
-Mode = Literal["enabled", "dry_run", "disabled"]
-ColumnType = Literal["string", "integer", "float", "boolean", "timestamp", "date"]
-
-ONE_DAY = dt.timedelta(days=1)
-NINETY_DAYS = dt.timedelta(days=90)
 MANY_LABELLED = 112  # blocks (days of daily feeds); from here on a regression judges over 56 of them
-RESERVED_COLUMNS = frozenset({"partition", "digest", "inputs"})  # the lake adds these itself
-
-
-# ------------------------------------------------------------------------------------------------------ kinds of values
-
-
-def _name(value: str) -> str:
-    if not re.fullmatch(r"[a-z][a-z0-9_]{0,62}", value):
-        raise ValueError(
-            f"{value!r} is not a name: lower-case letters, digits and _, a letter first, at most 63 characters"
-        )
-    return value
-
-
-def _text(value: str) -> str:
-    if not value.strip():
-        raise ValueError("this must not be empty")
-    return value
-
-
-def _column(value: str) -> str:
-    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,127}", value):
-        raise ValueError(f"{value!r} is not a column name: letters, digits and _, no digit first")
-    return value
-
-
-def _date(value: Any) -> Any:
-    if isinstance(value, dt.datetime) or not isinstance(value, (dt.date, str)):
-        raise ValueError(f"{value!r} is not a day: write it like 2013-01-31")
-    if isinstance(value, str):
-        if not re.fullmatch(r"\d{4}-\d{2}-\d{2}", value):
-            raise ValueError(f"{value!r} is not a day: write it like 2013-01-31")
-        try:
-            value = dt.date.fromisoformat(value)
-        except ValueError:
-            raise ValueError(f"{value} is not in the calendar") from None
-    if not 1900 <= value.year <= 2200:
-        raise ValueError(f"{value} is not between 1900 and 2200")
-    return value
-
-
-def _timezone(value: str) -> str:
-    try:
-        zoneinfo.ZoneInfo(value)
-    except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
-        raise ValueError(f"{value!r} is not a time zone: write a name such as UTC or America/New_York") from None
-    return value
-
-
-def _beside(*endings: str) -> AfterValidator:
-    """A file in the spec's own folder."""
-
-    def check(value: str) -> str:
-        path = PurePosixPath(value)
-        if path.is_absolute() or ".." in path.parts or not value.strip():
-            raise ValueError(f"{value!r} must be a file in the spec's own folder")
-        if not value.endswith(endings):
-            raise ValueError(f"{value!r} must end with {' or '.join(endings)}")
-        return value
-
-    return AfterValidator(check)
-
-
-def _landing(value: str) -> str:
-    if value.count("{partition}") != 1 or re.search(r"[{}]", value.replace("{partition}", "")):
-        raise ValueError(f'{value!r} must hold {{partition}} exactly once, as in "arrivals/{{partition}}.parquet"')
-    if value.startswith("/") or "://" in value or ".." in PurePosixPath(value).parts:
-        raise ValueError(f"{value!r} must lie below the landing area: no scheme, no leading /, no ..")
-    if not value.endswith((".csv", ".csv.gz", ".parquet")):
-        raise ValueError(f"{value!r} must end with .csv, .csv.gz or .parquet")
-    return value
-
-
-def _word_or_duration(word: str) -> BeforeValidator:
-    def check(value: Any) -> Any:
-        return value if value == word else _duration_or(value, word)
-
-    return BeforeValidator(check, json_schema_input_type=str)
-
-
-def _duration_or(value: Any, word: str) -> dt.timedelta:
-    try:
-        return parse_duration(value)
-    except ValueError:
-        raise ValueError(f"{value!r} is neither {word} nor a duration such as P14D") from None
-
-
-def _single(value: Any) -> Any:
-    if not isinstance(value, (bool, int, float, str)):
-        raise ValueError("write one value, such as 1")
-    return value
-
-
-def _listed(value: Any) -> Any:
-    if isinstance(value, str):
-        raise ValueError(f"write a list: [{value}]")
-    return value
-
-
-def _size(value: Any) -> Any:
-    if not isinstance(value, str) or not re.fullmatch(r"[1-9][0-9]{0,8}[kmgt]", value):
-        raise ValueError(f"{value!r} is not a size: write 512m or 2g")
-    return value
-
-
-Size = Annotated[str, BeforeValidator(_size, json_schema_input_type=str)]
-Name = Annotated[str, AfterValidator(_name), Field(json_schema_extra={"pattern": "^[a-z][a-z0-9_]{0,62}$"})]
-Text = Annotated[str, AfterValidator(_text), Field(json_schema_extra={"minLength": 1})]
-Column = Annotated[str, AfterValidator(_column)]
-Columns = Annotated[list[Column], BeforeValidator(_listed, json_schema_input_type=list[str])]
-Texts = Annotated[list[Text], BeforeValidator(_listed, json_schema_input_type=list[str])]
-Integer = Annotated[int, Exactly()]
-Number = Annotated[float, Exactly()]
-Date = Annotated[dt.date, BeforeValidator(_date, json_schema_input_type=dt.date)]
-Prefix = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.\-]{0,100}$")]
-
-
-class Strict(BaseModel):
-    """Unknown keys are errors, values are not coerced in surprising ways, objects do not change."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
-
-    @classmethod
-    def stored(cls, value: Any) -> Self:
-        """Read a copy that was valid when it was stored: in a version's bundle, or by a run's first task.
-
-        Such a copy outlives the spec language: a key that it has and that no longer exists is left out, and what was
-        added since has its default.
-        """
-        return cls.model_validate(value, extra="ignore")
-
-
-# --------------------------------------------------------------------------------------------------------------- feeds
-
-
-class FilesSource(Strict):
-    """Files that an upstream system lands, one per partition."""
-
-    kind: Literal["files", "sql", "derived"] = Field(default="files", description="Where the data comes from.")
-    path: Annotated[str, AfterValidator(_landing)] = Field(
-        description="Path below the landing area, with {partition} for the key. .csv, .csv.gz or .parquet."
-    )
-    late_after: Duration = Field(default=dt.timedelta(hours=6), description="How long ingestion waits for a late file.")
-
-
-class Contract(Strict):
-    """What a partition must be before it is committed."""
-
-    expectations: Annotated[str, _beside(".yaml", ".yml")] = Field(
-        default="expectations.yaml", description="Great Expectations rules, beside the feed's spec."
-    )
-    max_quarantined: Number = Field(
-        default=0.02, ge=0, le=1, description="Above this share of bad rows the whole partition is refused."
-    )
-
-
-class FeedRetention(Strict):
-    """How much of a feed is kept. Counted back from its newest partition, never by the clock."""
-
-    rows: Duration | None = Field(
-        default=None,
-        description="Older partitions leave the lake; what a registered version was trained on stays. Default: keep.",
-    )
-    quarantine: Duration = Field(default=NINETY_DAYS, description="How long refused rows and files are kept.")
-    reports: Duration = Field(default=NINETY_DAYS, description="How long runs' reports and staged files are kept.")
-
-
-class FeedSpec(Strict):
-    """A source of data that lands in partitions."""
-
-    version: Literal[1] = Field(description="Version of the spec language.")
-    name: Name = Field(description="The name of the folder that the spec lies in.")
-    owner: Text = Field(description="Who answers for it, such as a team.")
-    description: str = Field(default="", description="One sentence for people.")
-    every: Every = Field(
-        default="day",
-        description="Length of a partition. Keys are written 2013-01-01T05, 2013-01-01, 2013-W01, 2013-01 or 2013.",
-    )
-    timezone: Annotated[str, AfterValidator(_timezone)] = Field(
-        default="UTC",
-        description="Partitions are local periods of this zone (hours: UTC only); timestamps inside are UTC.",
-    )
-    start: Date = Field(description="First day. Weeks, months and years count when they lie wholly between the two.")
-    end: Date | None = Field(default=None, description="Last day. DAGs schedule nothing after it.")
-    delay: Duration = Field(
-        default=dt.timedelta(0), description="A partition is complete this long after its period ends."
-    )
-    known_at: Column | None = Field(
-        default=None, description="Column that says when a row became known (bitemporal cut)."
-    )
-    event_time: Column | None = Field(
-        default=None, description="UTC timestamp column; joins inside a partition are cut by it."
-    )
-    source: FilesSource = Field(description="Where the data comes from.")
-    columns: dict[Column, ColumnType] = Field(
-        min_length=1, description="Every column and its type. Timestamps are UTC."
-    )
-    key: Columns = Field(min_length=1, description="Columns that together name one row.")
-    contract: Contract = Field(default=Contract(), description="What a partition must be before it is committed.")
-    retention: FeedRetention = Field(default=FeedRetention(), description="How much is kept, such as P2Y.")
-    tags: Texts = Field(default=[], description="Tags of the DAGs.")
-    pool: Text = Field(default="perennial_heavy", description="Airflow pool of the heavy steps.")
-    retries: Integer = Field(default=2, ge=0, le=10, description="How often Airflow tries a failed task again.")
-
-    @field_validator("retention", mode="before", json_schema_input_type=FeedRetention | str)
-    @classmethod
-    def _short_retention(cls, value: Any) -> Any:
-        return {"rows": value} if isinstance(value, str) else value
-
-
-# -------------------------------------------------------------------------------------------------------------- models
 
 
 class Task(Strict):
     """What is predicted."""
 
     type: Literal["binary", "multiclass", "regression"] = Field(description="Kind of prediction.")
-    positive: Annotated[Any, AfterValidator(_single)] = Field(
+    positive: Annotated[Any, AfterValidator(single)] = Field(
         default=1, description="The label value that is the positive class (multiclass: what fairness audits)."
     )
-    classes: Annotated[list[Text | Integer], BeforeValidator(_listed)] | None = Field(
+    classes: Annotated[list[Text | Integer], BeforeValidator(listed)] | None = Field(
         default=None,
         description="The labels of a multiclass task; any other is an error. Default: those of the training rows.",
     )
@@ -263,7 +63,7 @@ class Metric(Strict):
 class Features(Strict):
     """How rows get their features."""
 
-    path: Annotated[str, _beside(".sql", ".py")] = Field(description="features.sql or features.py, beside the spec.")
+    path: Annotated[str, beside(".sql", ".py")] = Field(description="features.sql or features.py, beside the spec.")
     lookback: Duration = Field(
         default=dt.timedelta(days=28),
         description="How far back features may look. Default: P28D; hours P7D, weeks P12W, months P12M, years P1Y.",
@@ -306,14 +106,14 @@ class Training(Strict):
     start: Date | None = Field(
         default=None, description="Train on partitions from this day on; default: the entity feed's start."
     )
-    window: Annotated[Literal["expanding"] | Duration, _word_or_duration("expanding")] = Field(
+    window: Annotated[Literal["expanding"] | Duration, word_or_duration("expanding")] = Field(
         default="expanding", description="All history, or the last so many days (weeks, months), such as P90D."
     )
     holdout: Duration | None = Field(
         default=None,
         description="Default: 14 days (weeks, months), one year; regression 56 of them once 112 are labelled.",
     )
-    gap: Annotated[Literal["auto"] | Duration, _word_or_duration("auto")] = Field(
+    gap: Annotated[Literal["auto"] | Duration, word_or_duration("auto")] = Field(
         default="auto",
         description="Partitions between training and holdout; auto: the label horizon and delay, rounded up.",
     )
@@ -331,131 +131,6 @@ class Compute(Strict):
     cpus: Integer = Field(default=1, ge=1, le=1024, description="Threads that a fit may use.")
     timeout: Duration = Field(default=dt.timedelta(hours=2), description="A fit that takes longer is stopped.")
     queue: str | None = Field(default=None, description="Airflow queue of the fit.")
-
-
-class FloorGate(Strict):
-    """Absolute minimum for some metrics: a sanity check, not a proof."""
-
-    mode: Mode = Field(default="enabled", description="dry_run: judged and recorded, without effect.")
-    minimum: dict[str, Number] = Field(default={}, description="metric: minimum (or maximum, when lower is better)")
-
-
-class BaselineGate(Strict):
-    """Better than a simple rule?"""
-
-    mode: Mode = Field(default="enabled", description="dry_run: judged and recorded, without effect.")
-    by: Columns = Field(
-        default=[], description="Segments whose training rate (or mean) is the baseline; empty: the overall one."
-    )
-    min_gain: Number | None = Field(default=None, description="Default 0.")
-    confidence: Number = Field(default=0.9, gt=0.5, lt=1, description="One-sided.")
-
-
-class ChampionGate(Strict):
-    """Better than what serves now?"""
-
-    mode: Mode = Field(default="enabled", description="dry_run: judged and recorded, without effect.")
-    min_gain: Number | None = Field(default=None, description="Default 0, regression 0.01 (relative).")
-    confidence: Number = Field(default=0.9, gt=0.5, lt=1, description="One-sided.")
-    block: Text = Field(
-        default="partition",
-        description="What counts as one independent observation, here and in every other rule. Years: row.",
-    )
-
-
-class Cut(Strict):
-    """A column whose values make groups of rows: as they are, in ranges, or under names."""
-
-    bins: list[Number] = Field(
-        default=[], description="Ranges of a number: [25, 45] makes under 25, 25 to under 45, and 45 and over."
-    )
-    groups: dict[Text, list[Any]] = Field(
-        default={}, description="Names for values, such as {women: [2], men: [1]}; the rest is called other."
-    )
-
-
-class ProtectedColumn(Cut):
-    """A protected attribute: of the features, or only of the entity feed."""
-
-    column: Column = Field(description="A feature, or a column of the entity feed that need not be a feature.")
-
-
-class SliceGate(Cut):
-    """No slice of the rows may be harmed against the champion, or fall below a floor of its own."""
-
-    mode: Mode = Field(default="enabled", description="dry_run: judged and recorded, without effect.")
-    by: Column = Field(description="A feature, or a column of the entity feed.")
-    minimum: dict[str, Number] = Field(
-        default={}, description="metric: minimum (or maximum, when lower is better) in each slice"
-    )
-    max_harm: Number = Field(default=0.01, ge=0, lt=1, description="A loss of no more than this is let pass.")
-
-
-FairnessMeasure = Literal["selection_rate", "false_positive_rate", "false_negative_rate"]
-
-
-def _protected(value: Any) -> Any:
-    listed = _listed(value)
-    if not isinstance(listed, list):
-        return listed
-    return [{"column": v} if isinstance(v, str) else v for v in listed]
-
-
-class FairnessGate(Strict):
-    """Each group of a protected column against the rest: differences of decision rates, with corrected bounds."""
-
-    mode: Mode = Field(default="enabled", description="dry_run: judged and recorded, without effect.")
-    by: Annotated[
-        list[ProtectedColumn],
-        BeforeValidator(_protected, json_schema_input_type=list[str | ProtectedColumn]),
-    ] = Field(default=[], description="Protected columns: of the features, or only of the entity feed.")
-    measures: Annotated[
-        list[FairnessMeasure], BeforeValidator(_listed, json_schema_input_type=list[FairnessMeasure])
-    ] = Field(
-        default=["selection_rate", "false_positive_rate", "false_negative_rate"],
-        min_length=1,
-        description="Rates of decisions that are compared.",
-    )
-    limit: Number = Field(default=0.1, gt=0, lt=1, description="Largest difference from the rest that is let pass.")
-    confidence: Number = Field(default=0.95, gt=0.5, lt=1, description="One-sided, for all comparisons together.")
-    min_count: Integer = Field(
-        default=30, ge=30, description="A rate over fewer rows than this is shown, and decides nothing."
-    )
-    not_applicable: Text | None = Field(
-        default=None, description="Why no group of people can be treated unfairly by this model."
-    )
-
-    @property
-    def stance(self) -> Literal["audited", "not_applicable", "off", "undeclared"]:
-        """What the spec has to say of fairness; ``undeclared`` is nothing."""
-        if self.not_applicable is not None:
-            return "not_applicable"
-        if not self.by:
-            return "undeclared"
-        return "off" if self.mode == "disabled" else "audited"
-
-
-class Gates(Strict):
-    """What a candidate must pass before it becomes a version."""
-
-    floor: FloorGate = Field(default=FloorGate(), description="Absolute minimum; metrics may stand directly below it.")
-    baseline: BaselineGate = Field(default=BaselineGate(), description="Better than a simple rule?")
-    champion: ChampionGate = Field(default=ChampionGate(), description="Better than what serves now?")
-    slices: list[SliceGate] = Field(default=[], description="No harm to parts of the rows, such as [{by: origin}].")
-    fairness: FairnessGate = Field(
-        default=FairnessGate(), description="Groups of people against the rest, or why there is nothing to audit."
-    )
-
-    @field_validator("floor", mode="before", json_schema_input_type=FloorGate | dict[str, float | Mode])
-    @classmethod
-    def _short_floor(cls, value: Any) -> Any:
-        if not isinstance(value, dict):
-            return value
-        minimum = {k: v for k, v in value.items() if k not in ("mode", "minimum")}
-        kept = {k: v for k, v in value.items() if k in ("mode", "minimum")}
-        if minimum and isinstance(kept.get("minimum", {}), dict):
-            kept["minimum"] = {**kept.get("minimum", {}), **minimum}
-        return kept
 
 
 #: What must hold before a version is promoted (``training.checklist`` says how each is found out).
@@ -573,7 +248,7 @@ class Monitoring(Strict):
 class Retraining(Strict):
     """When monitoring may start a training."""
 
-    on: Annotated[list[Literal["drift", "performance"]], BeforeValidator(_listed, json_schema_input_type=list[str])] = (
+    on: Annotated[list[Literal["drift", "performance"]], BeforeValidator(listed, json_schema_input_type=list[str])] = (
         Field(default=["drift", "performance"], description="What may ask.")
     )
     cooldown: Duration = Field(

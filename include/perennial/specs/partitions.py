@@ -12,8 +12,9 @@ import datetime as dt
 import zoneinfo
 
 from perennial.errors import UsageError
+from perennial.specs.feeds import FeedSpec
 from perennial.specs.grains import GRAINS, Grain
-from perennial.specs.models import ONE_DAY, FeedSpec
+from perennial.specs.values import ONE_DAY
 
 
 def grain_of(feed: FeedSpec) -> Grain:

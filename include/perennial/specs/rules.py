@@ -8,9 +8,11 @@ from typing import Any
 
 from perennial.specs import cron, grain_rules, group_rules, metrics
 from perennial.specs.durations import format_duration
+from perennial.specs.feeds import RESERVED_COLUMNS, FeedRetention, FeedSpec
 from perennial.specs.grains import GRAINS
-from perennial.specs.models import ONE_DAY, RESERVED_COLUMNS, FeedRetention, FeedSpec, ModelRetention, ModelSpec
+from perennial.specs.models import ModelRetention, ModelSpec
 from perennial.specs.source import Loc, Problem, suggest
+from perennial.specs.values import ONE_DAY
 
 #: Values that the spec language has and the program has not: (place, allowed today).
 _VALUES: dict[str, dict[Loc, tuple[Any, ...]]] = {

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from perennial.specs import rules
-from perennial.specs.models import FeedSpec, ModelSpec
+from perennial.specs.feeds import FeedSpec
+from perennial.specs.models import ModelSpec
 
 _SPECS: dict[str, type[FeedSpec] | type[ModelSpec]] = {"feed": FeedSpec, "model": ModelSpec}
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"

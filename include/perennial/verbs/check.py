@@ -58,8 +58,8 @@ def run(args: argparse.Namespace) -> int:
 def _resolved(paths: list[Path] | None) -> dict[Path, dict[str, Any]]:
     """What each good spec says with all its defaults, the computed ones too."""
     from perennial.check import find
+    from perennial.specs.feeds import FeedSpec
     from perennial.specs.grains import GRAINS
-    from perennial.specs.models import FeedSpec
 
     specs, wanted = find(paths)
     found: dict[Path, dict[str, Any]] = {}

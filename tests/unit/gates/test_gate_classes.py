@@ -14,8 +14,9 @@ from perennial.gates.champion import champion_gate
 from perennial.gates.floor import floor_gate
 from perennial.gates.metrics import get_metric, roc_auc
 from perennial.monitoring.performance import performance_window
+from perennial.specs.gates import BaselineGate, ChampionGate, FloorGate
 from perennial.specs.metrics import MULTICLASS
-from perennial.specs.models import BaselineGate, ChampionGate, FloorGate, Performance
+from perennial.specs.models import Performance
 
 pytestmark = pytest.mark.fast
 

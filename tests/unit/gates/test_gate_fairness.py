@@ -11,7 +11,7 @@ from scipy.stats import t as student
 
 from perennial.gates.blocks import inflation
 from perennial.gates.fairness import Audit, fairness_gate, newcombe
-from perennial.specs.models import FairnessGate
+from perennial.specs.gates import FairnessGate
 
 pytestmark = pytest.mark.fast
 

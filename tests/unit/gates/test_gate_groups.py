@@ -9,7 +9,7 @@ import pytest
 
 from perennial.errors import DataError
 from perennial.gates.groups import group_labels, ordered
-from perennial.specs.models import Cut
+from perennial.specs.gates import Cut
 
 pytestmark = pytest.mark.fast
 

@@ -18,7 +18,7 @@ from perennial.gates.floor import floor_gate
 from perennial.gates.metrics import get_metric
 from perennial.gates.slices import Rival, Rows, slice_gates
 from perennial.gates.verdict import GateResult
-from perennial.specs.models import BaselineGate, ChampionGate, FairnessGate, FloorGate, SliceGate
+from perennial.specs.gates import BaselineGate, ChampionGate, FairnessGate, FloorGate, SliceGate
 
 pytestmark = pytest.mark.fast
 

@@ -13,7 +13,7 @@ from perennial.gates.baseline import Baseline, baseline_gate, fit_baseline
 from perennial.gates.champion import champion_gate, no_champion, spent_confidence
 from perennial.gates.floor import floor_gate
 from perennial.gates.metrics import get_metric
-from perennial.specs.models import BaselineGate, ChampionGate, FloorGate
+from perennial.specs.gates import BaselineGate, ChampionGate, FloorGate
 
 pytestmark = pytest.mark.fast
 

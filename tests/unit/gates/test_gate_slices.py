@@ -12,7 +12,7 @@ from sklearn.metrics import roc_auc_score
 from perennial.gates.blocks import compare
 from perennial.gates.metrics import get_metric
 from perennial.gates.slices import Rival, Rows, Sliced, slice_gates
-from perennial.specs.models import SliceGate
+from perennial.specs.gates import SliceGate
 
 pytestmark = pytest.mark.fast
 

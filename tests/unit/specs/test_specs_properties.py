@@ -68,7 +68,8 @@ def test_a_good_spec_with_characters_changed(data: st.DataObject, kind: str) -> 
 @given(data=st.data(), kind=st.sampled_from(["feed", "model"]))
 @settings(max_examples=200, deadline=None)
 def test_a_good_spec_with_any_value_anywhere(data: st.DataObject, kind: str) -> None:
-    from perennial.specs.models import FeedSpec, ModelSpec
+    from perennial.specs.feeds import FeedSpec
+    from perennial.specs.models import ModelSpec
 
     cls = FeedSpec if kind == "feed" else ModelSpec
     said = yaml.safe_load(FLIGHTS if kind == "feed" else MODEL)
