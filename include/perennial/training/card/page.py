@@ -42,7 +42,8 @@ svg .p{fill:var(--accent)}svg .b{fill:var(--accent);opacity:.75}svg .z{stroke:va
 .tiles{grid-template-columns:1fr 1fr}.tile b{font-size:18px}.toc{display:none}td{max-width:40ch}}
 @media print{@page{size:A4;margin:14mm}:root{color-scheme:light;--fg:#000;--soft:#444;--line:#ccc;--bg:#fff;--card:#fff;
 --accent:#2b6cb0;--tint:#fff;--good:#1a7f4b;--bad:#b3261e;--wait:#8a6100}
-main{max-width:none}.toc,.links{display:none}h2{break-after:avoid;margin-top:18px}.tile,figure,tr,dt,dd,p,li{break-inside:avoid}
+main{max-width:none}.toc,.links{display:none}.side{display:block}h2{break-after:avoid;margin-top:18px}
+h2+p{break-after:avoid}.tile,figure,tr,dt,dd,p,li{break-inside:avoid}
 .wrap{overflow:visible}table{width:100%;font-size:10px}th,td{padding:3px 5px;overflow-wrap:break-word;max-width:none}
 td.long{font-size:8.5px;min-width:0;overflow-wrap:anywhere}td.text{min-width:0}thead{display:table-header-group}dl{font-size:11px}svg{max-height:110mm}
 .tiles{grid-template-columns:repeat(4,1fr)}.tile b{font-size:15px}a{color:inherit;text-decoration:none}}
