@@ -49,8 +49,8 @@ def _show(found: Explanation, top: int) -> None:
 
     row, lineage = found.published, found.lineage
     decision = {True: ", decided: yes", False: ", decided: no"}.get(row["decision"], "")
-    say(f"{paint(', '.join(found.key.values()), 'bold')} of {found.partition}: {found.model} gave {row['output']} a score "
-        f"of {row['score']:.4f}{decision}")  # fmt: skip
+    say(f"{paint(', '.join(found.key.values()), 'bold')} of {found.partition}: {found.model} gave {row['output']} "
+        f"a score of {row['score']:.4f}{decision}")  # fmt: skip
     marks = [word for word in ("in_sample", "degraded") if row.get(word)]
     facts = [
         ("published by", f"version {lineage['version']} as {row['arm']}, {when(row['scored_at'])}, run {row['run']}"),
