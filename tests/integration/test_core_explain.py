@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
+from deltalake import DeltaTable
 from lifecycle import Life
 
 from perennial.cli import main
@@ -82,9 +83,12 @@ def test_features_that_were_built_anew_are_found_as_they_were(life: Life, capsys
     after = json.loads(out)
     assert code == 0
     assert after["features"] == before["features"]
-    assert (
-        after["lineage"]["features_version"] < feature_table("flight_delay", definition.digest, ["flight_id"]).version
-    )
+    table = feature_table("flight_delay", definition.digest, ["flight_id"])
+    assert after["lineage"]["features_version"] < (table.version or 0)
+    DeltaTable(table.uri).vacuum(retention_hours=0, dry_run=False, enforce_retention_duration=False, full=True)
+    code, out, _ = asked(capsys, row["flight_id"], "--partition", KEY)
+    assert code == 1
+    assert "those that were scored are gone" in out
 
 
 def test_values_that_do_not_give_the_score_are_said(life: Life, capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:

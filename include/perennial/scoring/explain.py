@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from perennial.errors import DataError, UsageError
 from perennial.lake.homes import feature_table, feed_table, prediction_table
-from perennial.lake.table import PARTITION, PartitionedTable
+from perennial.lake.table import PartitionedTable
 from perennial.registry import versions
 from perennial.scoring.contributions import contributions
 from perennial.specs import FeedSpec, ModelSpec
@@ -177,7 +177,10 @@ def _features(
     table = feature_table(bundle.spec.name, bundle.definition.digest, list(bundle.definition.key))
     best: tuple[float, Any, dict[str, Any]] | None = None
     for version, digest in _states(table, partition):
-        rows = _with_key(table.read([partition], version=version), key)
+        try:
+            rows = _with_key(table.read([partition], version=version), key)
+        except (FileNotFoundError, pa.ArrowInvalid):  # the log still names it, its files were vacuumed
+            break
         if rows is None or rows.num_rows != 1:
             continue
         X = to_matrix(rows, bundle.facts["columns"])
@@ -235,6 +238,3 @@ def _outcome(spec: ModelSpec, feeds: Mapping[str, FeedSpec], key: Mapping[str, s
 def when(value: Any) -> str:
     """An instant as people read it."""
     return f"{value:%Y-%m-%d %H:%M} UTC" if isinstance(value, dt.datetime) else str(value)
-
-
-__all__ = ["PARTITION", "Explanation", "Feature", "explain", "when"]
